@@ -1,0 +1,84 @@
+// The only file that knows pybind11. It names arguments and releases the GIL; it decides nothing.
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "ops.hpp"
+#include "torch_list.hpp"
+
+namespace py = pybind11;
+using namespace pybind11::literals;
+
+namespace gradtail {
+namespace {
+
+// Records and counts of a table, which Python owns for the length of the call.
+TableView table_of(const py::array& records, const py::array& counts, int bits) {
+  return {static_cast<Record*>(const_cast<void*>(records.data())),
+          static_cast<std::uint64_t*>(const_cast<void*>(counts.data())), records.size(), bits};
+}
+
+const BufferView* views_of(const py::array& views) { return static_cast<const BufferView*>(views.data()); }
+
+py::dict probe_dict() {
+  const cuda::Probe p = cuda::probe();
+  py::list devices;
+  for (int i = 0; i < p.count; ++i) {
+    const auto& d = p.devices[i];
+    devices.append(
+        py::dict("name"_a = d.name, "compute_capability"_a = py::make_tuple(d.major, d.minor), "memory"_a = d.memory));
+  }
+  return py::dict("built"_a = cuda::built(), "architectures"_a = cuda::architectures(), "runtime"_a = p.runtime,
+                  "driver"_a = p.driver, "status"_a = p.status, "message"_a = p.message, "devices"_a = devices);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
+  m.doc() = "Compiled part of gradtail. Private: see gradtail.backends.native.";
+  m.attr("record_size") = sizeof(Record);
+  m.attr("view_size") = sizeof(BufferView);
+
+  m.def(
+      "describe",
+      [](const py::list& items, const py::tuple& types, const py::capsule& exchange, py::array& views) {
+        return describe(items.ptr(), types.ptr(), exchange.ptr(), static_cast<BufferView*>(views.mutable_data()));
+      },
+      "items"_a, "types"_a, "exchange"_a, "views"_a);
+  m.def(
+      "summarize",
+      [](const py::array& views, py::array& records, py::array& counts, int bits) {
+        const TableView table = table_of(records, counts, bits);
+        const BufferView* const first = views_of(views);
+        const std::int64_t n = views.size();
+        py::gil_scoped_release nogil;
+        cpu::summarize(first, n, table);
+      },
+      "views"_a, "records"_a, "counts"_a, "bits"_a);
+  m.def(
+      "fold",
+      [](py::array& into_records, py::array& into_counts, const py::array& records, const py::array& counts, int bits) {
+        const TableView into = table_of(into_records, into_counts, bits), from = table_of(records, counts, bits);
+        py::gil_scoped_release nogil;
+        cpu::fold(into, from);
+      },
+      "into_records"_a, "into_counts"_a, "records"_a, "counts"_a, "bits"_a);
+  m.def(
+      "clear",
+      [](py::array& records, py::array& counts, int bits) {
+        const TableView table = table_of(records, counts, bits);
+        py::gil_scoped_release nogil;
+        cpu::clear(table);
+      },
+      "records"_a, "counts"_a, "bits"_a);
+
+  m.def("num_threads", &cpu::num_threads);
+  m.def("set_num_threads", &cpu::set_num_threads, "n"_a);
+  m.def("simd_levels", &cpu::simd_levels);
+  m.def("simd", &cpu::simd);
+  m.def("set_simd", &cpu::set_simd, "level"_a);
+  m.def("probe", &probe_dict);
+}
+
+}  // namespace gradtail

@@ -1,0 +1,2 @@
+#define GRADTAIL_ISA avx2
+#include "pass.inl"

@@ -1,0 +1,2 @@
+#define GRADTAIL_ISA avx512
+#include "pass.inl"

@@ -1,0 +1,2 @@
+#define GRADTAIL_ISA base
+#include "pass.inl"

@@ -1,0 +1,8 @@
+// Which instruction set the pass runs on.
+#pragma once
+
+#include "pass.hpp"
+
+namespace gradtail::cpu {
+TileFunction tile_function();
+}

@@ -1,0 +1,81 @@
+#include "torch_list.hpp"
+
+#include "core/element.hpp"
+#include "dlpack.hpp"
+
+namespace gradtail {
+namespace {
+
+int dtype_of(const dlpack::Tensor& t) {
+  if (t.lanes != 1) return -1;
+  if (t.code == dlpack::kBfloat) return t.bits == 16 ? kBfloat16 : -1;
+  if (t.code != dlpack::kFloat) return -1;
+  return t.bits == 64 ? kFloat64 : t.bits == 32 ? kFloat32 : t.bits == 16 ? kFloat16 : -1;
+}
+
+// The elements fill one block of memory, in whatever order of axes.
+bool is_dense(const dlpack::Tensor& t) {
+  if (t.strides == nullptr) return true;
+  std::int64_t expected = 1;
+  bool row_major = true;
+  for (int axis = t.ndim - 1; axis >= 0 && row_major; --axis) {
+    row_major = t.shape[axis] == 1 || t.strides[axis] == expected;
+    expected *= t.shape[axis];
+  }
+  if (row_major) return true;
+  // Axes in any order: find, again and again, the axis whose stride is the size of the block so far.
+  expected = 1;
+  unsigned long long used = 0;
+  if (t.ndim > 64) return false;
+  for (int placed = 0; placed < t.ndim; ++placed) {
+    int next = -1;
+    for (int axis = 0; axis < t.ndim; ++axis) {
+      if (used >> axis & 1) continue;
+      if (t.shape[axis] == 1 || t.strides[axis] == expected) {
+        next = axis;
+        break;
+      }
+    }
+    if (next < 0) return false;
+    used |= 1ull << next;
+    expected *= t.shape[next];
+  }
+  return true;
+}
+
+bool is_one_of(PyObject* object, PyObject* types) {
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(types); ++i)
+    if (reinterpret_cast<PyObject*>(Py_TYPE(object)) == PyTuple_GET_ITEM(types, i)) return true;
+  return false;
+}
+
+}  // namespace
+
+bool describe(PyObject* list, PyObject* types, PyObject* exchange, BufferView* views) {
+  auto* api = static_cast<const dlpack::ExchangeApi*>(PyCapsule_GetPointer(exchange, dlpack::kExchangeName));
+  if (api == nullptr || api->major != dlpack::kMajor || api->tensor_from_py_object_no_sync == nullptr) {
+    PyErr_Clear();
+    return false;
+  }
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); ++i) {
+    PyObject* const item = PyList_GET_ITEM(list, i);
+    if (!is_one_of(item, types)) return false;
+    dlpack::Tensor t;
+    if (api->tensor_from_py_object_no_sync(item, &t) != 0) {
+      PyErr_Clear();
+      return false;
+    }
+    const int dtype = dtype_of(t);
+    if (dtype < 0 || t.device_type != dlpack::kCpu || !is_dense(t)) return false;
+    BufferView& view = views[i];
+    view.data = reinterpret_cast<std::uintptr_t>(t.data) + t.byte_offset;
+    view.size = 1;
+    for (int axis = 0; axis < t.ndim; ++axis) view.size *= t.shape[axis];
+    view.dtype = dtype;
+    view.device = t.device_type;
+    view.device_id = t.device_id;
+  }
+  return true;
+}
+
+}  // namespace gradtail

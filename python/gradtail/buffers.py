@@ -1,0 +1,255 @@
+"""Any array, list or mapping of arrays -> views of their memory. Nothing is copied.
+
+The one place where the user's arrays are checked: what passes here, the backends trust.
+Torch lists are read by the native extension through the DLPack C exchange API where the
+installed torch has it; everything else goes array by array through the readers below.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gradtail import dlpack
+from gradtail.native import core
+
+VIEW = np.dtype(
+    [
+        ("data", np.uint64),  # address of the first element
+        ("size", np.int64),  # elements
+        ("start", np.int64),  # index of the first element within the whole
+        ("row", np.int64),  # row of the table that this view is added to
+        ("dtype", np.int32),  # index into DTYPES
+        ("device", np.int32),  # DLPack device type
+        ("device_id", np.int32),
+        ("reserved", np.int32),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class DType:
+    """A floating-point format that gradients come in."""
+
+    name: str
+    itemsize: int
+    mantissa: int  # bits that a float32 pattern of this dtype can use
+    storage: Any  # the NumPy dtype that holds it
+
+    def widen(self, raw: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return stored values as numbers; exact, float32 at least."""
+        if self.name == "bfloat16":
+            return (raw.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        return raw.astype(np.float32) if self.itemsize < 4 else raw
+
+
+DTYPES = (
+    DType("float64", 8, 23, np.float64),
+    DType("float32", 4, 23, np.float32),
+    DType("float16", 2, 10, np.float16),
+    DType("bfloat16", 2, 7, np.uint16),
+)
+_CODES = {dtype.name: code for code, dtype in enumerate(DTYPES)}
+_DTYPES_TEXT = "float64, float32, float16 or bfloat16"
+
+CPU = dlpack.CPU
+
+
+@dataclass(frozen=True)
+class Views:
+    """Where the values lie.
+
+    Attributes
+    ----------
+    table : ndarray of VIEW, shape (n,)
+    owners : sequence
+        What keeps the memory alive while the views are in use.
+    names : tuple of str
+        How an error names each array.
+    """
+
+    table: npt.NDArray[np.void]
+    owners: Sequence[object]
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def arrays(self) -> Iterator[tuple[npt.NDArray[Any], DType]]:
+        """Yield each view as a flat NumPy array over the same memory, with its dtype."""
+        for row in self.table:
+            dtype = DTYPES[row["dtype"]]
+            yield _flat(int(row["data"]), int(row["size"]), dtype), dtype
+
+
+def views_of(x: object, argument: str = "x", *, start: int = 0) -> Views:
+    """Describe one array, or a list, tuple or mapping of arrays.
+
+    Parameters
+    ----------
+    x : array, sequence of arrays, or mapping of str to array
+        torch, NumPy, CuPy, JAX or anything with DLPack; float64, float32, float16 or
+        bfloat16; dense in memory in any axis order.
+    argument : str
+        The name that errors give it.
+    start : int
+        Element index of the first value. Indices run on through a list.
+
+    Returns
+    -------
+    Views
+
+    Raises
+    ------
+    TypeError
+        Not an array, None, a sparse layout, or a dtype that is not one of the four.
+    ValueError
+        An empty list, memory with holes or overlaps, no data (meta), more than one device, or
+        a device that this build has no backend for.
+
+    Notes
+    -----
+    Time is linear in the number of arrays and does not depend on their sizes.
+    """
+    if isinstance(x, Mapping):
+        items, names = list(x.values()), x.keys()
+        label: Callable[[int], str] = lambda i: f"{argument}[{list(names)[i]!r}]"
+    elif isinstance(x, (list, tuple)):
+        items = x if isinstance(x, list) else list(x)
+        label = lambda i: f"{argument}[{i}]"
+    else:
+        items = [x]
+        label = lambda i: argument
+    if not items:
+        raise ValueError(f"{argument}: expected at least one array, got an empty {type(x).__name__}")
+    table = np.zeros(len(items), VIEW)
+    owners: Sequence[object] = items
+    if not _read_torch_list(items, table):
+        owners = [_read(item, table[i : i + 1], label(i)) for i, item in enumerate(items)]
+        _check_devices(table, label)
+    ends = np.cumsum(table["size"])
+    table["start"] = start + ends - table["size"]
+    return Views(table, owners)
+
+
+def _read_torch_list(items: list[Any], table: npt.NDArray[np.void]) -> bool:
+    """Fill ``table`` in one native call; False if any item needs the slow, explaining road."""
+    torch = sys.modules.get("torch")
+    if torch is None or core is None:
+        return False
+    exchange = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
+    if exchange is None:
+        return False
+    plain = (torch.Tensor, torch.nn.Parameter)
+    return bool(core.describe(items, plain, exchange, table))
+
+
+def _read(x: Any, view: npt.NDArray[np.void], name: str) -> object:
+    """Fill one row of the view table and return what owns the memory."""
+    if x is None:
+        raise TypeError(f"{name}: expected an array, got None")
+    if isinstance(x, np.ndarray):
+        return _read_numpy(x, view, name)
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(x, torch.Tensor):
+        return _read_torch(x, view, name)
+    if hasattr(x, "__dlpack__") and hasattr(x, "__dlpack_device__"):
+        return _read_dlpack(x, view, name)
+    if hasattr(x, "__array_interface__"):
+        return _read_numpy(np.asarray(x), view, name)
+    raise TypeError(f"{name}: expected an array, got {type(x).__name__}")
+
+
+def _read_numpy(x: npt.NDArray[Any], view: npt.NDArray[np.void], name: str) -> object:
+    code = _CODES.get(x.dtype.name, -1)
+    if code < 0 or not x.dtype.isnative:
+        raise _dtype_error(name, x.dtype if x.dtype.isnative else x.dtype.str)
+    strides = tuple(step // x.itemsize for step in x.strides)
+    if any(step % x.itemsize for step in x.strides) or not x.flags.aligned:
+        raise ValueError(f"{name}: expected aligned memory, got strides {x.strides} in bytes")
+    _check_dense(x.shape, strides, name)
+    view[0] = (x.ctypes.data, x.size, 0, 0, code, CPU, 0, 0)
+    return x
+
+
+def _read_torch(x: Any, view: npt.NDArray[np.void], name: str) -> object:
+    torch = sys.modules["torch"]
+    if hasattr(x, "to_local") and hasattr(x, "placements"):
+        x = x.to_local()  # a DTensor: the shard that lies here
+    if x.layout is not torch.strided:
+        raise TypeError(f"{name}: expected a dense array, got layout {x.layout}")
+    if x.is_meta:
+        raise ValueError(f"{name}: expected an array with data, got a meta tensor")
+    dtype = str(x.dtype).removeprefix("torch.")
+    if dtype not in _CODES:
+        raise _dtype_error(name, dtype)
+    if x.is_neg():
+        raise ValueError(f"{name}: expected plain memory, got a lazily negated view")
+    device = dlpack.TORCH_DEVICES.get(x.device.type)
+    if device is None:
+        raise _device_error(name, x.device)
+    _check_dense(tuple(x.shape), x.stride(), name)
+    view[0] = (x.data_ptr(), x.numel(), 0, 0, _CODES[dtype], device, x.device.index or 0, 0)
+    return x
+
+
+def _read_dlpack(x: Any, view: npt.NDArray[np.void], name: str) -> object:
+    device, device_id = (int(part) for part in x.__dlpack_device__())
+    if device not in dlpack.HOST_DEVICES:  # no need of the memory to refuse it
+        view[0] = (0, 0, 0, 0, 0, device, device_id, 0)
+        return x
+    tensor = dlpack.borrow(x)
+    if tensor.dtype not in _CODES:
+        raise _dtype_error(name, tensor.dtype)
+    _check_dense(tensor.shape, tensor.strides, name)
+    size = int(np.prod(tensor.shape, dtype=np.int64))
+    view[0] = (tensor.data, size, 0, 0, _CODES[tensor.dtype], CPU, 0, 0)
+    return tensor.owner
+
+
+def _check_dense(shape: Sequence[int], strides: Sequence[int], name: str) -> None:
+    """Accept any axis order that fills a block of memory without holes or overlaps."""
+    expected = 1
+    for step, length in sorted((s, n) for s, n in zip(strides, shape, strict=True) if n != 1):
+        if length == 0:
+            return
+        if step != expected:
+            raise ValueError(
+                f"{name}: expected dense memory (no holes, overlaps or reversed axes), "
+                f"got shape {tuple(shape)} with strides {tuple(strides)}"
+            )
+        expected *= length
+
+
+def _check_devices(table: npt.NDArray[np.void], label: Callable[[int], str]) -> None:
+    places = {(int(row["device"]), int(row["device_id"])): i for i, row in enumerate(table)}
+    hosts = [place for place in places if place[0] in dlpack.HOST_DEVICES]
+    others = [place for place in places if place[0] not in dlpack.HOST_DEVICES]
+    if len(others) + bool(hosts) > 1:
+        found = ", ".join(sorted({dlpack.device_name(*place) for place in places}))
+        raise ValueError(f"{label(0)}: expected every array on one device, got {found}")
+    if others:
+        raise _device_error(label(places[others[0]]), dlpack.device_name(*others[0]))
+
+
+def _flat(address: int, size: int, dtype: DType) -> npt.NDArray[Any]:
+    if size == 0:
+        return np.empty(0, dtype.storage)
+    memory = (ctypes.c_char * (size * dtype.itemsize)).from_address(address)
+    return np.frombuffer(memory, dtype.storage)
+
+
+def _dtype_error(name: str, dtype: object) -> TypeError:
+    return TypeError(f"{name}: expected a dtype of {_DTYPES_TEXT}, got {dtype}")
+
+
+def _device_error(name: str, device: object) -> ValueError:
+    return ValueError(
+        f"{name}: expected an array on the CPU, got one on {device}; this build has no backend "
+        "for that device (gradtail.build_info() says what it has): move the array with .cpu()"
+    )
