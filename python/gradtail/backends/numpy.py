@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradtail.buffers import Views
-from gradtail.states.table import ADDED_FIELDS, EMPTY_RECORD, SummaryTable
+from gradtail.states.table import EMPTY_RECORD, SummaryTable, merge_records
 
 name = "numpy"
 
@@ -29,30 +29,13 @@ def summarize(views: Views, table: SummaryTable) -> None:
 def fold(into: SummaryTable, table: SummaryTable) -> None:
     """Add each row of ``table`` to the same row of ``into``."""
     into.counts[...] += table.counts
-    for a, b in zip(into.records, table.records, strict=True):
-        merge_records(a, b)
+    merge_records(into.records, table.records)
 
 
 def clear(table: SummaryTable) -> None:
     """Empty every row of ``table``."""
     table.counts[...] = 0
     table.records[...] = EMPTY_RECORD
-
-
-def merge_records(into: Any, record: Any) -> None:
-    """Add the moments of a disjoint set of values to ``into``, in place."""
-    old, own = np.frexp(into["max_abs"])[1], np.frexp(record["max_abs"])[1]
-    into["max_abs"] = max(into["max_abs"], record["max_abs"])
-    now = np.frexp(into["max_abs"])[1]
-    for p in (1, 2, 3, 4):
-        field = f"sum{p}"
-        into[field] = np.ldexp(into[field], p * (old - now)) + np.ldexp(record[field], p * (own - now))
-    for field in ADDED_FIELDS:
-        into[field] += record[field]
-    for field in ("first_nonfinite", "low_bin"):
-        into[field] = min(into[field], record[field])
-    for field in ("mantissa", "high_bin"):
-        into[field] = max(into[field], record[field])
 
 
 def _add_chunk(x: npt.NDArray[Any], start: int, record: Any, counts: Any, bits: int) -> None:

@@ -50,11 +50,18 @@ class Summary:
         self._table = SummaryTable.empty(1, check_bits(bits))
 
     @classmethod
-    def from_row(cls, table: SummaryTable, row: int, *, backend: str | None = None) -> Summary:
-        """Copy one row of a table."""
-        new = cls(table.bits, backend=backend)
-        new._table.records[0] = table.records[row]
-        new._table.counts[0] = table.counts[row]
+    def from_parts(
+        cls,
+        record: npt.NDArray[np.void],
+        counts: npt.NDArray[np.uint64],
+        bits: int,
+        *,
+        backend: str | None = None,
+    ) -> Summary:
+        """Wrap a record of shape (1,) and its bin counts, which the summary then owns."""
+        new = cls.__new__(cls)
+        new._backend = backends.resolve(backend)
+        new._table = SummaryTable(record, counts.reshape(1, -1), bits)
         return new
 
     def update(self, x: object, *, start: int = 0) -> Summary:
@@ -89,7 +96,10 @@ class Summary:
             raise TypeError(f"other: expected a Summary, got {type(other).__name__}")
         if other.bits != self.bits:
             raise ValueError(f"other: expected a summary of bits={self.bits}, got bits={other.bits}")
-        new = Summary.from_row(self._table, 0, backend=self._backend.name)
+        mine = self._table
+        new = Summary.from_parts(
+            mine.records.copy(), mine.counts.copy(), mine.bits, backend=self._backend.name
+        )
         self._backend.fold(new._table, other._table)
         return new
 

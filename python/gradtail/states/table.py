@@ -40,7 +40,9 @@ RECORD = np.dtype(
 )
 
 ADDED_FIELDS = ("count", "zeros", "nan", "posinf", "neginf", "overflowed", "vanished")
-"""Fields of a record that add when sets are joined."""
+"""Fields of a record that add when sets are joined; of others the smallest or largest remains."""
+SMALLEST_FIELDS = ("first_nonfinite", "low_bin")
+LARGEST_FIELDS = ("mantissa", "high_bin")
 
 
 def _empty_record() -> Any:
@@ -90,3 +92,37 @@ class SummaryTable:
     def empty(cls, rows: int, bits: int) -> SummaryTable:
         """Make ``rows`` empty summaries; untouched counts cost address space only."""
         return cls(np.full(rows, EMPTY_RECORD), np.zeros((rows, bins_for(bits)), np.uint64), bits)
+
+
+def merge_records(into: npt.NDArray[np.void], records: npt.NDArray[np.void]) -> None:
+    """Add disjoint sets of values, row by row and in place; both of shape (n,)."""
+    old, own = np.frexp(into["max_abs"])[1], np.frexp(records["max_abs"])[1]
+    into["max_abs"] = np.maximum(into["max_abs"], records["max_abs"])
+    now = np.frexp(into["max_abs"])[1]
+    for p in (1, 2, 3, 4):
+        field = f"sum{p}"
+        into[field] = np.ldexp(into[field], p * (old - now)) + np.ldexp(records[field], p * (own - now))
+    for field in ADDED_FIELDS:
+        into[field] += records[field]
+    for field in SMALLEST_FIELDS:
+        into[field] = np.minimum(into[field], records[field])
+    for field in LARGEST_FIELDS:
+        into[field] = np.maximum(into[field], records[field])
+
+
+def join_records(records: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+    """Join any number of records into one, shape (1,)."""
+    joined = np.full(1, EMPTY_RECORD)
+    if len(records) == 0:
+        return joined
+    joined["max_abs"] = records["max_abs"].max()
+    shift = np.frexp(records["max_abs"])[1] - np.frexp(joined["max_abs"])[1]
+    for p in (1, 2, 3, 4):
+        joined[f"sum{p}"] = np.ldexp(records[f"sum{p}"], p * shift).sum()
+    for field in ADDED_FIELDS:
+        joined[field] = records[field].sum()
+    for field in SMALLEST_FIELDS:
+        joined[field] = records[field].min()
+    for field in LARGEST_FIELDS:
+        joined[field] = records[field].max()
+    return joined

@@ -1,0 +1,5 @@
+"""gradtail for people who train with PyTorch: the only part that imports torch."""
+
+from gradtail.torch.monitor import Monitor
+
+__all__ = ["Monitor"]

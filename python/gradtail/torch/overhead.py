@@ -1,0 +1,65 @@
+"""What a monitor costs, measured while it runs."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Overhead:
+    """Time inside the monitor's calls, over the newest 1024 of them.
+
+    Attributes
+    ----------
+    calls : int
+        Calls so far.
+    p50, p99 : float
+        Seconds a call; NaN before the first.
+    step : float
+        Median seconds from one call to the next; NaN before the second.
+    share : float
+        ``p50 / step``: the part of a step that goes to the monitor.
+    """
+
+    calls: int
+    p50: float
+    p99: float
+    step: float
+    share: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields by name."""
+        return asdict(self)
+
+
+class Stopwatch:
+    """Times a ``with`` block, and the period from one to the next."""
+
+    def __init__(self) -> None:
+        self._inside: deque[float] = deque(maxlen=1024)
+        self._period: deque[float] = deque(maxlen=1024)
+        self._calls = 0
+        self._entered: float | None = None
+
+    def __enter__(self) -> None:
+        now = time.perf_counter()
+        if self._entered is not None:
+            self._period.append(now - self._entered)
+        self._entered = now
+
+    def __exit__(self, *_: object) -> None:
+        assert self._entered is not None
+        self._inside.append(time.perf_counter() - self._entered)
+        self._calls += 1
+
+    def overhead(self) -> Overhead:
+        """Summarise what was timed."""
+        inside = np.array(self._inside)
+        p50, p99 = np.percentile(inside, [50, 99]) if inside.size else (np.nan, np.nan)
+        step = float(np.median(self._period)) if self._period else np.nan
+        return Overhead(self._calls, float(p50), float(p99), step, float(p50) / step)
