@@ -12,6 +12,7 @@
 #include "../core/moments.hpp"
 #include "pass.hpp"
 #include "simd.hpp"
+#include "subnormal.hpp"
 
 #if defined(__SSE2__)
 #include <immintrin.h>
@@ -40,25 +41,6 @@ constexpr int kStep = kLanes * kGroups;  // a padded chunk is a multiple of this
 constexpr int kSample = 32;              // values that the pivot is taken from
 
 static_assert(kChunk % kStep == 0, "a full chunk needs no padding");
-
-// How this thread treats subnormal numbers, put back at the end of the scope. Frameworks let users change
-// it (torch.set_flush_denormal); what we report must not depend on that.
-class SubnormalMode {
- public:
-#if defined(__SSE2__)
-  static constexpr unsigned kKeep = 0, kFlushResults = 0x8000, kFlushAll = 0x8040;
-  explicit SubnormalMode(unsigned mode) : saved_(_mm_getcsr()) { _mm_setcsr((saved_ & ~0x8040u) | mode); }
-  ~SubnormalMode() { _mm_setcsr(saved_); }
-  SubnormalMode(const SubnormalMode&) = delete;
-  SubnormalMode& operator=(const SubnormalMode&) = delete;
-
- private:
-  unsigned saved_;
-#else
-  static constexpr unsigned kKeep = 0, kFlushResults = 1, kFlushAll = 2;
-  explicit SubnormalMode(unsigned) {}
-#endif
-};
 
 struct Scan {
   std::uint32_t max = 0;             // largest magnitude pattern
@@ -123,32 +105,47 @@ GRADTAIL_OPAQUE void power_sums(const double* x, int n, double scale, double piv
 // moments are made of. Any point will do: the sums are moved back to the origin in double.
 template <typename T>
 T pivot_of(const T* x, int n, T scale) {
-  const int stride = n / kSample;
-  double sum = 0;
-  for (int i = 0; i < kSample; ++i) sum += static_cast<double>(x[i * stride] * scale);
-  const T mean = static_cast<T>(sum / kSample);
-  return mean > T(1) / 16 || mean < -T(1) / 16 ? mean : T(0);
+  const int sample = n < kSample ? n : kSample, stride = n / sample;
+  double sum = 0, squares = 0;
+  for (int i = 0; i < sample; ++i) {
+    const double y = static_cast<double>(x[i * stride] * scale);
+    sum += y;
+    squares += y * y;
+  }
+  const double mean = sum / sample, square = mean * mean;
+  const bool far = square > 1.0 / 256 && squares / sample < square * (10.0 / 9);  // three standard deviations
+  return far ? static_cast<T>(mean) : T(0);
 }
 
 // Scale factors must be normal numbers of type T with a normal inverse.
 template <typename T>
 constexpr int kLargestExponent = sizeof(T) == 4 ? 126 : 1022;
 
+// Values x[0..n) and behind them, up to `length`, padding that `pad` points to.
 template <typename T>
-void add_moments(Record& r, const T* x, int n, double max_abs) {
+void add_moments(Record& r, const T* x, int n, T* pad, int length, double max_abs) {
   if (max_abs == 0) return;
   int e = exponent_of(max_abs);
   constexpr int limit = kLargestExponent<T>;
   e = e > limit ? limit : e < -limit ? -limit : e;
-  const T scale = static_cast<T>(power_of_two(-e));
+  const T scale = static_cast<T>(power_of_two(-e)), inverse = static_cast<T>(power_of_two(e));
   double s[4];
   T pivot;
   {
     // The square of a value 2^63 below the maximum is subnormal, counts for nothing and would cost a
     // microcode assist. So do subnormal inputs, unless the maximum is tiny too.
     const SubnormalMode mode(e > -limit + 50 ? SubnormalMode::kFlushAll : SubnormalMode::kFlushResults);
-    pivot = pivot_of(x, n, scale);
-    power_sums(x, n, scale, pivot, s);
+    const T filler = pivot_of(x, n, scale) * inverse;  // padding that adds nothing to sums about the pivot
+    pivot = filler * scale;
+    for (int i = 0; i < length - n; ++i) pad[i] = filler;
+    power_sums(x, length, scale, pivot, s);
+    for (int i = 0; i < length - n; ++i) pad[i] = 0;
+    // The sample can mislead, say where one column in 128 is large. Sums about a point that is far from
+    // the values lose what they are for, and more: sum |x|^p may be small against n |pivot|^p.
+    if (4 * s[1] > static_cast<double>(n) * pivot * pivot && pivot != 0) {
+      pivot = 0;
+      power_sums(x, length, scale, pivot, s);
+    }
   }
   shift_to_origin(s, n, pivot);
   add_power_sums(r, s, e, max_abs);
@@ -260,7 +257,7 @@ void summarize_chunk(const Raw* raw, int n, std::int64_t index, float* buffer, R
     seen = scan(x, length);
   }
   r.count += n;
-  add_moments(r, x, length, static_cast<double>(float_of(seen.max)));
+  add_moments(r, x, n, buffer + n, length, static_cast<double>(float_of(seen.max)));
   add_magnitudes(r, seen, x, length, extra, counters, raw + n);
 }
 
@@ -295,7 +292,7 @@ void summarize_chunk(const double* raw, int n, std::int64_t index, float* buffer
   }
   for (int i = n; i < length; ++i) exact[i] = buffer[i] = 0;
   r.count += n;
-  add_moments(r, exact, length, max_abs);
+  add_moments(r, exact, n, exact + n, length, max_abs);
   add_magnitudes(r, scan(buffer, length), buffer, length, extra, counters, raw + n);
 }
 

@@ -14,6 +14,7 @@
 #include "../ops.hpp"
 #include "pass.hpp"
 #include "simd_level.hpp"
+#include "subnormal.hpp"
 #include "threads.hpp"
 
 namespace gradtail::cpu {
@@ -96,6 +97,7 @@ struct Job {
   }
 
   void join(std::int64_t n) {
+    const SubnormalMode mode(SubnormalMode::kKeep);
     for (std::int64_t v = 0; v < n; ++v) {
       Record& row = table.records[views[v].row];
       row.mantissa = std::max<std::int64_t>(row.mantissa, mantissa_of(views[v].dtype));
@@ -164,6 +166,7 @@ void for_bins_in_use(const Record& r, std::int64_t bins, F f) {
 }  // namespace
 
 void fold(TableView into, TableView from) {
+  const SubnormalMode mode(SubnormalMode::kKeep);
   const std::int64_t bins = from.bins();
   for (std::int64_t row = 0; row < from.rows; ++row) {
     const Record& record = from.records[row];

@@ -1,9 +1,9 @@
 #include "threads.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <condition_variable>
 #include <cstdlib>
-#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -20,8 +20,8 @@ namespace {
 
 class Team {
  public:
-  explicit Team(int helpers) {
-    for (int i = 0; i < helpers; ++i) threads_.emplace_back([this, i] { serve(i + 1); });
+  explicit Team(int size) : size_(size) {
+    for (int i = 1; i < size; ++i) threads_.emplace_back([this, i] { serve(i); });
   }
   ~Team() {
     {
@@ -31,7 +31,7 @@ class Team {
     start_.notify_all();
     for (auto& thread : threads_) thread.join();
   }
-  int size() const { return static_cast<int>(threads_.size()) + 1; }
+  int size() const { return size_; }
 
   void run(int shares, const std::function<void(int)>& work) {
     {
@@ -42,30 +42,32 @@ class Team {
       ++round_;
     }
     start_.notify_all();
-    work(0);
+    for (int i = 0; i < shares; i += size()) work(i);
     std::unique_lock<std::mutex> lock(mutex_);
     done_.wait(lock, [this] { return pending_ == 0; });
     work_ = nullptr;
   }
 
  private:
-  void serve(int share) {
+  void serve(int first) {
     unsigned long seen = 0;
     for (;;) {
       const std::function<void(int)>* work = nullptr;
+      int shares = 0, step = 0;
       {
         std::unique_lock<std::mutex> lock(mutex_);
         start_.wait(lock, [&] { return stop_ || round_ != seen; });
         if (stop_) return;
         seen = round_;
-        if (share < shares_) work = work_;
+        work = work_, shares = shares_, step = size_;
       }
-      if (work) (*work)(share);
+      for (int i = first; i < shares; i += step) (*work)(i);
       std::lock_guard<std::mutex> lock(mutex_);
       if (--pending_ == 0) done_.notify_one();
     }
   }
 
+  const int size_;  // with the caller
   std::vector<std::thread> threads_;
   std::mutex mutex_;
   std::condition_variable start_, done_;
@@ -100,9 +102,11 @@ long process() {
 }
 
 std::mutex owner;  // held while the team works or changes size
-std::unique_ptr<Team> team;
+// Never destroyed at exit: a forked child would wait there for threads that it does not have, and a
+// daemon thread may still be in the pass.
+Team* team = nullptr;
 long team_process = 0;
-int wanted = 0;
+std::atomic<int> wanted{0};
 
 }  // namespace
 
@@ -111,21 +115,20 @@ int team_size() {
   return wanted;
 }
 
-void set_team_size(int n) {
-  std::lock_guard<std::mutex> lock(owner);
-  wanted = n;
-}
+void set_team_size(int n) { wanted = std::max(n, 1); }
 
 bool run_on_team(int shares, const std::function<void(int)>& work) {
   std::unique_lock<std::mutex> lock(owner, std::try_to_lock);
   if (!lock) return false;
-  if (team && team_process != process()) (void)team.release();  // a forked child has no such threads
-  if (!team || team->size() != team_size()) {
-    team.reset();
-    team = std::make_unique<Team>(team_size() - 1);
+  if (team && team_process != process()) team = nullptr;  // a forked child has no such threads
+  const int size = team_size();
+  if (!team || team->size() != size) {
+    delete team;
+    team = nullptr;
+    team = new Team(size);
     team_process = process();
   }
-  team->run(std::min(shares, team->size()), work);
+  team->run(shares, work);
   return true;
 }
 

@@ -8,8 +8,8 @@ namespace gradtail::cpu {
 int team_size();
 void set_team_size(int n);
 
-// Run work(0) ... work(shares - 1), shares <= team_size(), and return when all are done. Share 0 runs on
-// the calling thread. Returns false, having run nothing, if the team is busy with another caller.
+// Run work(0) ... work(shares - 1) and return when all are done, also if the team is smaller than that by
+// now. Share 0 runs on the calling thread. Returns false, having run nothing, if the team is busy with another caller.
 bool run_on_team(int shares, const std::function<void(int)>& work);
 
 }  // namespace gradtail::cpu

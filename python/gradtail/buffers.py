@@ -107,10 +107,11 @@ def views_of(x: object, argument: str = "x", *, start: int = 0) -> Views:
     Raises
     ------
     TypeError
-        Not an array, None, a sparse layout, or a dtype that is not one of the four.
+        Not an array, None, a sparse layout, a tensor subclass without values of its own (DTensor),
+        a masked array, or a dtype that is not one of the four.
     ValueError
-        An empty list, memory with holes or overlaps, no data (meta), more than one device, or
-        a device that this build has no backend for.
+        An empty list, memory with holes or overlaps, no data (meta), unaligned memory, more than
+        one device, or a device that this build has no backend for.
 
     Notes
     -----
@@ -120,11 +121,15 @@ def views_of(x: object, argument: str = "x", *, start: int = 0) -> Views:
         items, names = list(x.values()), x.keys()
         label: Callable[[int], str] = lambda i: f"{argument}[{list(names)[i]!r}]"
     elif isinstance(x, (list, tuple)):
-        items = x if isinstance(x, list) else list(x)
+        items = list(x)  # a copy: the views stay good if the caller's list changes meanwhile
         label = lambda i: f"{argument}[{i}]"
     else:
         items = [x]
         label = lambda i: argument
+    if isinstance(start, bool) or not isinstance(start, (int, np.integer)):
+        raise TypeError(f"start: expected an int, got {type(start).__name__}")
+    if start < 0:
+        raise ValueError(f"start: expected an int of at least 0, got {start}")
     if not items:
         raise ValueError(f"{argument}: expected at least one array, got an empty {type(x).__name__}")
     table = np.zeros(len(items), VIEW)
@@ -166,35 +171,50 @@ def _read(x: Any, view: npt.NDArray[np.void], name: str) -> object:
 
 
 def _read_numpy(x: npt.NDArray[Any], view: npt.NDArray[np.void], name: str) -> object:
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{name}: expected a plain array, got a MaskedArray; pass x.compressed()")
     code = _CODES.get(x.dtype.name, -1)
     if code < 0 or not x.dtype.isnative:
         raise _dtype_error(name, x.dtype if x.dtype.isnative else x.dtype.str)
-    strides = tuple(step // x.itemsize for step in x.strides)
-    if any(step % x.itemsize for step in x.strides) or not x.flags.aligned:
+    if x.size and any(s % x.itemsize for s, n in zip(x.strides, x.shape, strict=True) if n > 1):
         raise ValueError(f"{name}: expected aligned memory, got strides {x.strides} in bytes")
-    _check_dense(x.shape, strides, name)
-    view[0] = (x.ctypes.data, x.size, 0, 0, code, CPU, 0, 0)
+    _check_dense(x.shape, tuple(step // x.itemsize for step in x.strides), name)
+    _fill(view, x.ctypes.data, x.size, code, name)
     return x
 
 
 def _read_torch(x: Any, view: npt.NDArray[np.void], name: str) -> object:
     torch = sys.modules["torch"]
+    kind = type(x)
     if hasattr(x, "to_local") and hasattr(x, "placements"):
-        x = x.to_local()  # a DTensor: the shard that lies here
-    if x.layout is not torch.strided:
-        raise TypeError(f"{name}: expected a dense array, got layout {x.layout}")
+        raise TypeError(
+            f"{name}: expected a plain tensor, got a {kind.__name__}; pass x.to_local() to summarise "
+            "the shard that lies here"
+        )
+    if kind.__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+        raise TypeError(
+            f"{name}: expected a plain tensor, got a {kind.__name__}, which may hold no values itself"
+        )
+    if x.layout is not torch.strided or x.is_nested:
+        layout = "nested" if x.is_nested else x.layout
+        raise TypeError(f"{name}: expected a dense array, got layout {layout}")
     if x.is_meta:
         raise ValueError(f"{name}: expected an array with data, got a meta tensor")
     dtype = str(x.dtype).removeprefix("torch.")
     if dtype not in _CODES:
         raise _dtype_error(name, dtype)
     if x.is_neg():
-        raise ValueError(f"{name}: expected plain memory, got a lazily negated view")
+        raise ValueError(f"{name}: expected plain memory, got a lazily negated view; pass x.resolve_neg()")
     device = dlpack.TORCH_DEVICES.get(x.device.type)
     if device is None:
         raise _device_error(name, x.device)
     _check_dense(tuple(x.shape), x.stride(), name)
-    view[0] = (x.data_ptr(), x.numel(), 0, 0, _CODES[dtype], device, x.device.index or 0, 0)
+    try:
+        address = x.data_ptr()
+    except RuntimeError as error:  # inside torch.func and torch.compile
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{name}: expected a tensor with memory of its own, got none: {reason}") from error
+    _fill(view, address, x.numel(), _CODES[dtype], name, device, x.device.index or 0)
     return x
 
 
@@ -203,21 +223,37 @@ def _read_dlpack(x: Any, view: npt.NDArray[np.void], name: str) -> object:
     if device not in dlpack.HOST_DEVICES:  # no need of the memory to refuse it
         view[0] = (0, 0, 0, 0, 0, device, device_id, 0)
         return x
-    tensor = dlpack.borrow(x)
+    tensor = dlpack.borrow(x, name)
     if tensor.dtype not in _CODES:
         raise _dtype_error(name, tensor.dtype)
     _check_dense(tensor.shape, tensor.strides, name)
     size = int(np.prod(tensor.shape, dtype=np.int64))
-    view[0] = (tensor.data, size, 0, 0, _CODES[tensor.dtype], CPU, 0, 0)
+    _fill(view, tensor.data, size, _CODES[tensor.dtype], name)
     return tensor.owner
+
+
+def _fill(
+    view: npt.NDArray[np.void],
+    data: int,
+    size: int,
+    code: int,
+    name: str,
+    device: int = CPU,
+    device_id: int = 0,
+) -> None:
+    if size and not data:
+        raise ValueError(f"{name}: expected an array with data, got {size} elements without memory")
+    if size and data % DTYPES[code].itemsize:
+        raise ValueError(f"{name}: expected aligned memory, got a {DTYPES[code].name} at address {data:#x}")
+    view[0] = (data, size, 0, 0, code, device, device_id, 0)
 
 
 def _check_dense(shape: Sequence[int], strides: Sequence[int], name: str) -> None:
     """Accept any axis order that fills a block of memory without holes or overlaps."""
+    if 0 in shape:
+        return
     expected = 1
     for step, length in sorted((s, n) for s, n in zip(strides, shape, strict=True) if n != 1):
-        if length == 0:
-            return
         if step != expected:
             raise ValueError(
                 f"{name}: expected dense memory (no holes, overlaps or reversed axes), "

@@ -66,23 +66,30 @@ class Borrowed:
     owner: object
 
 
-def borrow(x: Any) -> Borrowed:
+def borrow(x: Any, name: str) -> Borrowed:
     """Read the capsule of ``x.__dlpack__()``; the array must lie in host memory."""
     try:
         capsule = x.__dlpack__(max_version=(1, 0))  # read-only arrays need version 1
     except TypeError:
         capsule = x.__dlpack__()
     if _is_valid(capsule, b"dltensor_versioned"):
-        tensor = _Versioned.from_address(_pointer(capsule, b"dltensor_versioned")).tensor
+        managed = _Versioned.from_address(_pointer(capsule, b"dltensor_versioned"))
+        if managed.major != 1:
+            raise ValueError(
+                f"{name}: expected DLPack version 1, got version {managed.major}.{managed.minor}"
+            )
+        tensor = managed.tensor
+    elif not _is_valid(capsule, b"dltensor"):
+        raise TypeError(f"{name}: expected an unused DLPack capsule, got {type(capsule).__name__}")
     else:
         tensor = _Tensor.from_address(_pointer(capsule, b"dltensor"))
     shape = tuple(tensor.shape[: tensor.ndim])
     strides = tuple(tensor.strides[: tensor.ndim]) if tensor.strides else _row_major(shape)
     kind = tensor.dtype
-    name = f"{_KINDS.get(kind.code, f'code {kind.code} of ')}{kind.bits}"
+    dtype = f"{_KINDS.get(kind.code, f'DLPack type {kind.code} of bits ')}{kind.bits}"
     if kind.lanes != 1:
-        name += f"x{kind.lanes}"
-    return Borrowed((tensor.data or 0) + tensor.byte_offset, shape, strides, name, (x, capsule))
+        dtype += f"x{kind.lanes}"
+    return Borrowed((tensor.data or 0) + tensor.byte_offset, shape, strides, dtype, (x, capsule))
 
 
 def device_name(device: int, device_id: int) -> str:

@@ -25,11 +25,15 @@ def resolve(name: str | None) -> ModuleType:
 
     Raises
     ------
+    TypeError
+        Not a name.
     ValueError
         This build has no such backend.
     """
     if name is None:
         return next(iter(_BACKENDS.values()))
+    if not isinstance(name, str):
+        raise TypeError(f"backend: expected one of {available()}, got {type(name).__name__}")
     if name not in _BACKENDS:
         why = f" ({extension.error})" if name == "native" else ""
         raise ValueError(f"backend: expected one of {available()}, got {name!r}{why}")

@@ -1,0 +1,1 @@
+"""What is kept between steps: small states that merge."""

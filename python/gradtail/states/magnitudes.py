@@ -27,7 +27,10 @@ def edges_for(bits: int) -> FloatArray:
     patterns = np.arange(half + 1, dtype=np.uint64) << np.uint64(23 - bits)
     finite = patterns < 0x7F800000
     edges = np.full(half + 1, np.inf)
-    edges[finite] = patterns[finite].astype(np.uint32).view(np.float32)
+    exponent, mantissa = patterns[finite] >> np.uint64(23), patterns[finite] & np.uint64(0x7FFFFF)
+    normal = exponent > 0  # by integers: no float32 subnormal, which a framework may have set to be flushed
+    significand = mantissa.astype(np.float64) + np.where(normal, 2.0**23, 0.0)
+    edges[finite] = np.ldexp(significand, np.maximum(exponent, 1).astype(np.int64) - 150)
     edges[np.count_nonzero(finite)] = 2.0**128
     edges[0] = SMALLEST
     edges.flags.writeable = False

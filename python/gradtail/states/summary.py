@@ -206,7 +206,7 @@ class Summary:
         return float(value) if value.ndim == 0 else value
 
     def histogram(self) -> Histogram:
-        """Counts between the edges of |x| in use, for each sign."""
+        """Return the counts between the edges of |x| in use, for each sign."""
         return self.magnitudes.histogram()
 
     def state_dict(self) -> dict[str, Any]:
@@ -225,19 +225,28 @@ class Summary:
         ValueError
             A missing key, another schema, or bins that do not exist.
         """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state: expected a mapping, got {type(state).__name__}")
         schema = str(np.asarray(state.get("schema", "nothing")).item())
         if schema != SCHEMA:
             raise ValueError(f"state: expected schema {SCHEMA}, got {schema}")
         missing = {"bits", "bins", "counts", *(RECORD.names or ())} - set(state)
         if missing:
             raise ValueError(f"state: expected the key {min(missing)!r}, got none")
-        new = cls(int(state["bits"]), backend=backend)
-        bins = np.asarray(state["bins"], np.int64)
-        if bins.size and (bins.min() < 0 or bins.max() >= bins_for(new.bits)):
-            raise ValueError(f"state: expected bins below {bins_for(new.bits)}, got {int(bins.max())}")
+        new = cls(np.asarray(state["bits"]).item(), backend=backend)
+        bins, counts = np.asarray(state["bins"], np.int64), np.asarray(state["counts"])
+        if bins.ndim != 1 or bins.shape != counts.shape:
+            raise ValueError(
+                f"state: expected one count a bin, got {bins.size} bins and {counts.size} counts"
+            )
+        outside = bins[(bins < 0) | (bins >= bins_for(new.bits))]
+        if outside.size:
+            raise ValueError(f"state: expected bins from 0 to {bins_for(new.bits) - 1}, got {outside[0]}")
+        if counts.size and counts.min() < 0:
+            raise ValueError(f"state: expected counts of at least 0, got {counts.min()}")
         for name in RECORD.names or ():
             new._table.records[0][name] = np.asarray(state[name]).item()
-        new._table.counts[0, bins] = np.asarray(state["counts"], np.uint64)
+        new._table.counts[0, bins] = counts.astype(np.uint64)
         return new
 
     def __eq__(self, other: object) -> bool:

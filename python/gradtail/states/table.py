@@ -58,7 +58,7 @@ MAX_BITS = 10
 
 
 def bins_for(bits: int) -> int:
-    """Number of bins: sign, eight exponent bits and ``bits`` mantissa bits."""
+    """Return the number of bins: sign, eight exponent bits and ``bits`` mantissa bits."""
     return 2 << (8 + bits)
 
 
