@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
@@ -270,7 +270,7 @@ class Monitor:
         if not grads:
             return torch.tensor(0.0, dtype=torch.float64)
         norms = torch._foreach_norm(grads)
-        return torch.linalg.vector_norm(torch.stack([n.double() for n in norms]))
+        return torch.stack([n.double() for n in norms]).square().sum().sqrt()
 
     def _scale(self, norm: Tensor, max_norm: float) -> None:
         self._clip_calls += 1
@@ -326,7 +326,8 @@ class _Turn:
             self._taken = False
 
     def __del__(self) -> None:
-        self._handle.remove()
+        if hasattr(self, "_handle"):
+            self._handle.remove()
 
 
 def named_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
@@ -340,7 +341,9 @@ def bare_name(name: str) -> str:
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
-    wrappers: Iterable[str] = ("DistributedDataParallel", "DataParallel")
-    while type(model).__name__ in wrappers and isinstance(getattr(model, "module", None), nn.Module):
-        model = model.module
+    while type(model).__name__ in ("DistributedDataParallel", "DataParallel"):
+        inner = getattr(model, "module", None)
+        if not isinstance(inner, nn.Module):
+            break
+        model = inner
     return model
