@@ -75,8 +75,8 @@ class GradientStream:
 
     Notes
     -----
-    An update reads each array once. Memory is about 16 KiB a group for the newest step and the
-    open block at bits = 4, and 3 KiB a group and block: independent of array sizes and steps.
+    An update reads each array once. Memory (:attr:`nbytes`) depends on the number of arrays and on
+    how many binades their values span, not on array sizes and steps.
 
     Examples
     --------
@@ -192,6 +192,15 @@ class GradientStream:
     def history(self) -> RecordLog:
         """One row of scalars a step: norms of every group and of the whole, non-finite values."""
         return self._log
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the tables and blocks take at most, in bytes; bins never touched cost less."""
+        tables = (self._newest, self._open)
+        parts = [a for t in tables for a in (t.records, t.counts)]
+        for block in self._blocks:
+            parts += [block.table.records, block.table.counts, block.table.ends]
+        return sum(part.nbytes for part in parts)
 
     def norm(self) -> float:
         """Euclidean norm of the newest step, finite values only."""
