@@ -16,7 +16,7 @@ OPTIONAL = {"torch", "matplotlib", "rich"}
 MODULES = sorted(
     module.name
     for module in pkgutil.walk_packages(gradtail.__path__, "gradtail.", onerror=lambda name: None)
-    if not module.name.endswith("._core")
+    if module.name.rpartition(".")[2] not in ("_core", "__main__")
 )
 
 
@@ -28,7 +28,5 @@ def test_examples(name):
         if error.name not in OPTIONAL:
             raise
         pytest.skip(f"could not import {error.name!r}")
-    if name.endswith(".native") and module.__name__ != "gradtail.native" and gradtail.native.core is None:
-        pytest.skip("no native extension")
     failures, _ = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
     assert failures == 0

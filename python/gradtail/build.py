@@ -10,6 +10,11 @@ import numpy as np
 
 from gradtail import native
 
+try:
+    __version__ = importlib.metadata.version("gradtail")
+except importlib.metadata.PackageNotFoundError:  # a source tree that is not installed
+    __version__ = "unknown"
+
 MAX_THREADS = 1024
 
 _threads_without_core = 1
@@ -44,6 +49,7 @@ def build_info() -> dict[str, Any]:
         ``threads`` : int
             Most threads that one call uses.
         ``version`` : str
+            Of the installed package.
 
     Notes
     -----
@@ -56,7 +62,7 @@ def build_info() -> dict[str, Any]:
     True
     """
     core = native.core
-    probe = {"built": False, "devices": []} if core is None else core.probe()
+    probe: dict[str, Any] = {"built": False, "devices": []} if core is None else core.probe()
     return {
         "native": core is not None,
         "cuda": probe["built"],
@@ -67,7 +73,7 @@ def build_info() -> dict[str, Any]:
         "reason": f"no native extension: {native.error}" if core is None else _why_no_device(probe),
         "simd": None if core is None else core.simd(),
         "threads": num_threads(),
-        "version": version(),
+        "version": __version__,
     }
 
 
@@ -139,14 +145,6 @@ def set_num_threads(n: int) -> None:
         _threads_without_core = int(n)
     else:
         native.core.set_num_threads(int(n))
-
-
-def version() -> str:
-    """Return the version of the installed package."""
-    try:
-        return importlib.metadata.version("gradtail")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown (not installed)"
 
 
 def _threads_asked_for() -> int:
