@@ -1,0 +1,128 @@
+"""What someone who trains should know first, in sentences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from gradtail.report import words
+from gradtail.report.words import Row
+
+Level = Literal["bad", "note", "good"]
+
+_SPIKE = 5.0  # a step whose norm is so many times the median is worth a look
+_COSTLY = 0.05  # overhead in step times from which it is more than noise
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sentence of the headline."""
+
+    level: Level
+    title: str
+    text: str
+
+
+def findings(data: dict[str, Any]) -> list[Finding]:
+    """Read the headline out of a report's data, the most urgent sentence first."""
+    if data["run"]["steps"] == 0:
+        return [Finding("note", "Nothing observed", "The stream has not seen a step yet.")]
+    found = [_nonfinite(data), _tails(data), _norm(data), _loss(data), _overhead(data), _zeros(data)]
+    present = [one for one in found if one is not None]
+    return sorted(present, key=lambda one: one.level != "bad")
+
+
+def _nonfinite(data: dict[str, Any]) -> Finding:
+    bad, first = data["nonfinite"], data["nonfinite"]["first"]
+    if not bad["values"]:
+        text = f"No NaN and no infinity among {words.count(data['run']['values'])} values."
+        return Finding("good", "All values finite", text)
+    where = words.plural(bad["layers"], "layer")
+    worst = max(data["layers"], key=lambda row: row["nonfinite"])
+    text = f"{bad['values']:,} NaN or infinite values in {where}, most in {worst['name']} ({worst['nonfinite']:,})."
+    if first is not None:
+        text += f" The first came at step {first['step']}, in {first['name']}, element {first['index']:,}."
+    return Finding("bad", "Non-finite gradients", text + " The other numbers here leave them out.")
+
+
+def _tails(data: dict[str, Any]) -> Finding:
+    rows = sorted(data["layers"], key=words.heaviness)
+    sure = [row for row in rows if words.is_index(row["tails"]["both"])]
+    sliding = sum(words.heaviness(row)[0] == 1 for row in rows)
+    if not sure:
+        text = f"No tail index can be quoted for any of {words.plural(len(rows), 'layer')}"
+        text += ": alpha depends on where the tail is cut." if sliding else ": too few nonzero values."
+        return Finding("note", "No power-law tail found", text)
+    named = "; ".join(_one_tail(row) for row in sure[:3])
+    below = [
+        sum(_surely_below(row, limit) for row in sure) for limit in (words.HEAVY, words.LIGHT)
+    ]
+    text = f"{named}. {words.what_alpha_means(sure[0]['tails']['both']).capitalize()}."
+    text += f" Of {words.plural(len(rows), 'layer')}, {below[0]} are surely below 2 and {below[1]} below 4"
+    text += f"; {sliding} have no plateau, so no index is quoted." if sliding else "."
+    text += " " + how_sure(data)
+    title = "Infinite-variance tails" if below[0] else "Heavy tails" if below[1] else "Mild tails"
+    return Finding("note" if below[1] else "good", title, text)
+
+
+def _one_tail(row: Row) -> str:
+    tail = row["tails"]["both"]
+    return f"{row['name']}: α = {words.alpha_text(tail)} ({words.interval_text(tail)})"
+
+
+def _surely_below(row: Row, limit: float) -> bool:
+    high = row["tails"]["both"]["ci95"][1]
+    return high is not None and high < limit
+
+
+def how_sure(data: dict[str, Any]) -> str:
+    """Say where the error bars come from."""
+    spreads = {tail["spread"] for row in data["layers"] if (tail := row["tails"]["both"]) is not None}
+    if "blocks" in spreads:
+        return f"Intervals are 95 %, from the spread between {data['run']['blocks']} blocks of steps."
+    return "Intervals are 95 % by the iid formula (too few steps for a spread between them): read them as too narrow."
+
+
+def _norm(data: dict[str, Any]) -> Finding | None:
+    norm, history = data["whole"]["norm"], data["history"]
+    if not norm["median"] or norm["max"] is None:
+        return None
+    ratio = norm["max"] / norm["median"]
+    step = history["steps"][max(range(len(history["norm"])), key=lambda i: history["norm"][i] or 0.0)]
+    text = f"Median {words.number(norm['median'])}, largest {words.number(norm['max'])} at step {step}"
+    text += f" ({words.number(ratio, 2)} times the median), newest {words.number(norm['newest'])}."
+    return Finding("note" if ratio > _SPIKE else "good", "Gradient norm", text)
+
+
+def _loss(data: dict[str, Any]) -> Finding | None:
+    loss = data["history"]["loss"]
+    if not loss or not loss["steps"]:
+        return None
+    lost = [step for step, value in zip(loss["steps"], loss["values"], strict=True) if value is None]
+    if lost:
+        return Finding("bad", "Loss not finite", f"First at step {lost[0]}, in {words.plural(len(lost), 'step')} in all.")
+    first, last = loss["values"][0], loss["values"][-1]
+    text = f"From {words.number(first)} at step {loss['steps'][0]} to {words.number(last)} at step {loss['steps'][-1]}."
+    return Finding("good" if last <= first else "note", "Loss", text)
+
+
+def _overhead(data: dict[str, Any]) -> Finding | None:
+    cost = data["overhead"]
+    if not cost or not isinstance(cost.get("share"), (int, float)):
+        return None
+    text = f"Watching took {words.percent(cost['share'])} of a step"
+    if isinstance(cost.get("p50"), (int, float)) and isinstance(cost.get("step"), (int, float)):
+        text += f": {words.number(1e3 * cost['p50'])} ms of {words.number(1e3 * cost['step'])} ms"
+    return Finding("note" if cost["share"] > _COSTLY else "good", "Overhead", text + ".")
+
+
+def _zeros(data: dict[str, Any]) -> Finding | None:
+    def share(row: Row) -> float:
+        return row["zeros"] / row["count"] if row["count"] else 0.0  # type: ignore[no-any-return]
+
+    idle = sorted((row for row in data["layers"] if share(row) > 0.5), key=share, reverse=True)
+    if not idle:
+        return None
+    named = ", ".join(f"{row['name']} ({words.percent(share(row))})" for row in idle[:3])
+    more = f" and {len(idle) - 3} more" if len(idle) > 3 else ""
+    return Finding("note", "Mostly zeros", f"More than half of the values are exactly zero in {named}{more}.")

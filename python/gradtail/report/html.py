@@ -1,0 +1,149 @@
+"""The report as one self-contained page: no network, no fonts, a few lines of script."""
+
+from __future__ import annotations
+
+from functools import cache
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+from gradtail.report import figures, rows_html, words
+from gradtail.report.findings import findings
+from gradtail.report.tables import subtitle
+
+Data = dict[str, Any]
+
+_HOW_TO_READ = """
+<p>A gradient has a <b>heavy tail</b> if values far larger than its bulk keep turning up. The tail
+exponent <b>α</b> says how fast they thin out: the share of values above x falls as x<sup>−α</sup>.</p>
+<ul class="read">
+<li><b>α below 2</b>: as a power law the variance would be infinite. Averages over a batch are ruled by
+a few values, and settle more slowly than one over the square root of the batch; clipping matters most here.</li>
+<li><b>α from 2 to 4</b>: the variance is finite, the fourth moment is not; expect spikes now and then.</li>
+<li><b>α above 4</b>: mild. A normal law has no α at all: its curve rises the further out one looks.</li>
+<li><b>No plateau (a→b)</b>: α depends on where the tail is cut: a in the bulk, b far out. The tail is
+then no power law at the depths seen here, and no number is quoted as its index.</li>
+<li><b>Hill curve</b>: α taken from the k largest values, for every k. A flat stretch is a power law; the dot
+is the k in use with its 95 % interval. The dotted lines are at 2 and 4.</li>
+<li><b>Survival function</b>: a power law is a straight line; the dashed one is the fit, from its threshold on.</li>
+<li><b>Intervals</b> come from the spread between blocks of steps where there are at least three, since the
+values of one gradient share a batch. Where they say <i>iid formula</i>, and in the bands over the steps, they do
+not know of that, and are too narrow.</li>
+<li><b>Norms</b> leave out NaN and infinite values, which are counted apart.</li>
+</ul>
+"""
+
+
+@cache
+def _asset(name: str) -> str:
+    return files("gradtail.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def page(data: Data) -> str:
+    """Lay a report out as an HTML document.
+
+    Raises
+    ------
+    ImportError
+        matplotlib, which draws the plots, is not installed.
+    """
+    title = escape(words.printable(data["title"]))
+    return (
+        '<!DOCTYPE html>\n<html lang="en" class="page">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<title>{title}</title>\n<style>\n{_asset('page.css')}</style>\n</head>\n<body>\n"
+        f'<main class="gradtail">\n{_head(data)}\n{_run(data)}\n{_layers(data)}\n{_panels(data)}\n'
+        f'<section><h2>How to read this</h2>{_HOW_TO_READ}</section>\n{_facts(data)}\n</main>\n'
+        f"<script>\n{_asset('page.js')}</script>\n</body>\n</html>\n"
+    )
+
+
+def part(data: Data) -> str:
+    """Lay the headline and the table out for a notebook, which needs no matplotlib."""
+    table = rows_html.table(data["layers"], data["whole"], "layer") if data["layers"] else ""
+    return (
+        f"<style>{_asset('page.css')}</style>\n"
+        f'<div class="gradtail part">\n{_head(data)}\n<section>{table}</section>\n</div>'
+    )
+
+
+def _head(data: Data) -> str:
+    items = []
+    for one in findings(data):
+        wide = " wide" if len(one.text) > 260 else ""
+        said = escape(words.printable(one.text))
+        items.append(f'<li class="{one.level}{wide}"><b>{escape(one.title)}</b>{said}</li>')
+    items += [f"<li>{escape(words.printable(note))}</li>" for note in data["notes"][:8]]
+    if len(data["notes"]) > 8:
+        items.append(f"<li>{len(data['notes']) - 8} more notes in report.json</li>")
+    return (
+        f"<header><h1>{escape(words.printable(data['title']))}</h1>"
+        f'<p class="quiet">{escape(subtitle(data))}</p></header>\n'
+        f'<ul class="findings">\n{chr(10).join(items)}\n</ul>'
+    )
+
+
+def _figure(label: str, svg: str, kind: str = "") -> str:
+    # role and label go on the figure: the drawing is one picture, not a list of texts
+    return f'<figure class="{kind}" role="img" aria-label="{escape(words.printable(label))}">{svg}</figure>'
+
+
+def _run(data: Data) -> str:
+    drawn = [_figure(label, svg) for label, svg in figures.run_svgs(data)]
+    return f'<section><h2>The run</h2><div class="charts two">{"".join(drawn)}</div></section>' if drawn else ""
+
+
+def _layers(data: Data) -> str:
+    if not data["layers"]:
+        return ""
+    keys = "".join(
+        f'<span><span class="swatch {tone}"></span>{label}</span>'
+        for tone, label in (
+            ("heavy", "α below 2"),
+            ("middle", "2 to 4"),
+            ("mild", "above 4"),
+            ("slides", "no plateau: no index"),
+        )
+    )
+    modules = ""
+    if data["modules"]:
+        inside = rows_html.table(data["modules"], None, "module")
+        number = words.plural(len(data["modules"]), "module")
+        modules = (
+            f'<details><summary>The same for {number} (layers that share a prefix, joined)</summary>'
+            f'<div class="tools"></div>{inside}</details>'
+        )
+    return (
+        f"<section><h2>Layers, heaviest tail first</h2>\n"
+        f'{_figure("Tail index by layer", figures.layers_svg(data), "tall")}\n'
+        f'<p></p><div class="tools"><span class="quiet keys">{keys}</span></div>\n'
+        f"{rows_html.table(data['layers'], data['whole'], 'layer')}\n{modules}</section>"
+    )
+
+
+def _panels(data: Data) -> str:
+    if not data["layers"]:
+        return ""
+    parts = []
+    rows = figures.top_rows(data)
+    for row in rows:
+        drawn = "".join(_figure(f"{kind}, {row['name']}", svg) for kind, svg in figures.panel_svgs(row, data))
+        parts.append(
+            f'<details class="layer" open><summary><h3>{escape(words.printable(row["name"]))}</h3></summary>'
+            f'<div class="charts">{drawn}</div></details>'
+        )
+    shown, every = len(rows) - 1, len(data["layers"])
+    of = "all layers" if shown == every else f"the {shown} heaviest of {every} layers"
+    return f"<section><h2>Tails of the whole model and {of}</h2>\n{chr(10).join(parts)}\n</section>"
+
+
+def _facts(data: Data) -> str:
+    tables = [
+        rows_html.facts("Settings", data["settings"]),
+        rows_html.facts("Versions", data["versions"]),
+        rows_html.facts("Build and machine", {**data["build"], **data["platform"]}),
+        rows_html.facts("Sample", {**data["run"], "schema": data["schema"]}),
+        rows_html.facts("Overhead (seconds a call and a step)", data["overhead"] or {}),
+    ]
+    return f'<section><h2>Settings and versions</h2><div class="facts">{"".join(tables)}</div></section>'

@@ -1,0 +1,81 @@
+"""The report as text for a terminal."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+from gradtail.report import words
+from gradtail.report.findings import findings
+from gradtail.report.words import Row
+
+WIDTH = 100
+MOST_ROWS = 20
+
+_NAME = 34
+
+
+def text(data: dict[str, Any], most: int = MOST_ROWS) -> str:
+    """Lay a report out for a terminal of a hundred columns.
+
+    Parameters
+    ----------
+    data : dict
+        What report.json holds.
+    most : int
+        Layers shown, heaviest first; the others are counted.
+    """
+    lines = [words.printable(data["title"]), subtitle(data), ""]
+    for one in findings(data):
+        said = words.printable(f"{one.title}: {one.text}")
+        lines += textwrap.wrap(said, WIDTH, initial_indent="* ", subsequent_indent="  ")
+    lines += [
+        f"* {words.printable(note)}" for note in data["notes"][:5]
+    ] + ([f"* {len(data['notes']) - 5} more notes in report.json"] if len(data["notes"]) > 5 else [])
+    if data["layers"]:
+        header = _line("layer", "alpha", "95 % interval", "k", "kurtosis", "norm", "zeros", "bad")
+        rows = sorted(data["layers"], key=words.heaviness)
+        lines += ["", header, "-" * len(header), _row(data["whole"])]
+        lines += [_row(row) for row in rows[:most]]
+        if len(rows) > most:
+            lines.append(f"... {len(rows) - most} more")
+        lines += ["", "alpha: tail exponent, smaller is heavier; kurtosis: excess; norm: median over the steps."]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def subtitle(data: dict[str, Any]) -> str:
+    """Say in one line what was observed and by what."""
+    run, build = data["run"], data["build"]
+    engine = build["backend"]
+    if engine == "native":
+        engine += f" ({build['simd']}, {words.plural(build['threads'], 'thread')})"
+    span = f" ({run['first_step']} to {run['last_step']})" if run["steps"] else ""
+    return (
+        f"{words.plural(run['steps'], 'step')}{span}, {words.plural(run['arrays'], 'layer')}, "
+        f"{words.count(run['elements'])} parameters, {words.count(run['values'])} values; "
+        f"gradtail {data['versions']['gradtail']}, {engine}"
+    )
+
+
+def _row(row: Row) -> str:
+    tail = row["tails"]["both"]
+    zeros = words.percent(row["zeros"] / row["count"]) if row["count"] else "–"
+    return _line(
+        words.shorten(words.printable(row["name"]), _NAME),
+        words.alpha_text(tail),
+        words.interval_text(tail),
+        words.count(tail["k"]) if tail else "–",
+        words.number(row["excess_kurtosis"]),
+        words.number(row["norm"]["median"]),
+        zeros,
+        words.count(row["nonfinite"]) if row["nonfinite"] else "",
+    )
+
+
+def _line(*cells: str) -> str:
+    name, alpha, interval, k, kurtosis, norm, zeros, bad = cells
+    if len(alpha) > 6:  # "no plateau (a→b)" takes the room of the interval, which is then empty
+        middle = f"{alpha:>22}"
+    else:
+        middle = f"{alpha:>6}  {interval:>14}"
+    return f"{name:<{_NAME}} {middle} {k:>6} {kurtosis:>9} {norm:>9} {zeros:>7} {bad:>6}"

@@ -1,0 +1,138 @@
+"""What the report says of a tail: estimates, Hill curve, time line; plain dicts for report.json."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gradtail.estimators.tail import TailEstimate, hill, hill_blocks, hill_curve
+from gradtail.report.schema import jsonable, rounded
+from gradtail.states.magnitudes import Tail
+from gradtail.states.summary import Summary
+
+TAILS: tuple[Tail, ...] = ("both", "upper", "lower")
+
+FEWEST_BLOCKS = 3
+"""Blocks of steps from which their spread is an error bar; with fewer it is the iid formula."""
+
+FEWEST_VALUES = 10
+"""Values above the threshold that a point of a curve or time line rests on at least."""
+
+_CURVE_POINTS = 60
+_Z95 = 1.959963984540054
+
+
+def estimate(blocks: Sequence[Summary], whole: Summary, tail: Tail) -> TailEstimate | None:
+    """Estimate one tail from blocks of steps, or from their union where they are too few.
+
+    Returns
+    -------
+    TailEstimate or None
+        None where there are fewer than two nonzero values: no tail to speak of.
+    """
+    present = [block for block in blocks if block.count]
+    try:
+        if len(present) >= FEWEST_BLOCKS:
+            return hill_blocks(present, tail=tail)
+        return hill(whole, tail=tail)
+    except ValueError:
+        return None
+
+
+def as_dict(found: TailEstimate | None) -> dict[str, Any] | None:
+    """Flatten an estimate; ``slide`` is alpha at two k far apart, from the bulk outwards."""
+    if found is None:
+        return None
+    slide = found.slide
+    return jsonable(
+        {
+            "alpha": found.alpha,
+            "stderr": found.stderr,
+            "ci95": list(found.ci(0.95)),
+            "k": found.k,
+            "k_ks": found.k_ks,
+            "threshold": found.threshold,
+            "n": found.n,
+            "plateau": found.plateau,
+            "slide": None if slide is None else [slide.alpha_wide, slide.alpha_narrow],
+            "verdict": found.verdict,
+            "spread": found.spread,
+            "warnings": list(found.warnings),
+        }
+    )  # type: ignore[no-any-return]
+
+
+def curve_of(whole: Summary, tail: Tail = "both", inflation: float = 1.0) -> dict[str, Any] | None:
+    """Thin a Hill curve to points spread evenly in log k, with its 95 % band.
+
+    Parameters
+    ----------
+    inflation : float
+        Factor by which the error bar from blocks of steps exceeds the iid formula at the k in
+        use. The band takes it over, since neighbouring k share their values.
+    """
+    try:
+        full = hill_curve(whole, tail)
+    except ValueError:
+        return None
+    keep = _spread_out(full.k)
+    keep = keep[np.isfinite(full.alpha[keep])]
+    k, alpha = full.k[keep], full.alpha[keep]
+    half = np.exp(_Z95 * inflation * full.stderr[keep] / alpha)  # on log alpha, as the intervals are
+    return {
+        "k": k.tolist(),
+        "alpha": rounded(alpha),
+        "low": rounded(alpha / half),
+        "high": rounded(alpha * half),
+        "threshold": rounded(full.threshold[keep]),
+    }
+
+
+def inflation_of(found: TailEstimate | None, whole: Summary) -> float:
+    """By how much the error bar exceeds the iid formula at the same k; 1 for iid error bars."""
+    if found is None or found.spread != "blocks" or not np.isfinite(found.stderr):
+        return 1.0
+    try:
+        iid = hill(whole, k=found.k).stderr
+    except ValueError:
+        return 1.0
+    return max(1.0, found.stderr / iid) if iid > 0 and np.isfinite(iid) else 1.0
+
+
+def time_line(blocks: Sequence[Summary], found: TailEstimate | None) -> dict[str, list[Any]]:
+    """Alpha of each block of steps, all at the same share of the values, so that they compare.
+
+    The band is the iid one: a block alone has no spread to take a better one from.
+    """
+    columns: dict[str, list[Any]] = {"alpha": [], "low": [], "high": []}
+    for block in blocks:
+        one = None if found is None else _at_share(block, found.k / found.n)
+        low, high = one.ci(0.95) if one is not None else (np.nan, np.nan)
+        for name, value in (("alpha", np.nan if one is None else one.alpha), ("low", low), ("high", high)):
+            columns[name].append(value)
+    return {name: rounded(values) for name, values in columns.items()}
+
+
+def _at_share(block: Summary, share: float) -> TailEstimate | None:
+    nonzero = block.count - block.zeros
+    k = round(share * nonzero)
+    if not FEWEST_VALUES <= k < nonzero:
+        return None
+    try:
+        return hill(block, k=k)
+    except ValueError:
+        return None
+
+
+def _spread_out(k: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Indices of about sixty entries of an ascending array, evenly spread in its logarithm."""
+    first = int(np.searchsorted(k, FEWEST_VALUES))
+    if first >= k.size:
+        return np.zeros(0, np.int64)
+    if k.size - first <= _CURVE_POINTS:
+        return np.arange(first, k.size)
+    at = np.geomspace(max(float(k[first]), 1.0), float(k[-1]), _CURVE_POINTS)
+    return np.unique(np.clip(np.searchsorted(k, at), first, k.size - 1))

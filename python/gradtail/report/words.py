@@ -1,0 +1,150 @@
+"""Numbers and findings in words, the same in the terminal and on the page."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from typing import Any
+
+Row = dict[str, Any]
+
+HEAVY, LIGHT = 2.0, 4.0
+"""Tail exponents below which variance, and fourth moment, of a power law are infinite."""
+
+
+def printable(text: object) -> str:
+    r"""Show control characters by their codes, so that a name cannot move the cursor.
+
+    Examples
+    --------
+    >>> print(printable("layer\x1b[2J"))
+    layer\x1b[2J
+    """
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c
+        for c in str(text)
+    )
+
+
+def shorten(text: str, width: int) -> str:
+    """Cut out of the middle of a name, where names of layers differ least.
+
+    Examples
+    --------
+    >>> shorten("transformer.h.11.attn.c_attn.weight", 20)
+    'transf…c_attn.weight'
+    """
+    if len(text) <= width:
+        return text
+    head = (width - 1) // 3
+    return text[:head] + "…" + text[len(text) - (width - 1 - head) :]
+
+
+def number(x: float | None, digits: int = 3) -> str:
+    """Write a number in few characters; a dash where it is not known.
+
+    Examples
+    --------
+    >>> number(0.00012345), number(1234.5), number(None), number(0), number(-3.14159)
+    ('1.23e-04', '1.23e+03', '–', '0', '-3.14')
+    """
+    if x is None:
+        return "–"
+    if x == 0:
+        return "0"
+    if 1e-2 <= abs(x) < 1e3:
+        return f"{x:.{max(0, digits - 1 - math.floor(math.log10(abs(x))))}f}"
+    return f"{x:.{digits - 1}e}"
+
+
+def count(n: int | None) -> str:
+    """Write a count with a suffix from ten thousand on.
+
+    Examples
+    --------
+    >>> count(9999), count(81_200_000), count(None)
+    ('9999', '81.2M', '–')
+    """
+    if n is None:
+        return "–"
+    if n < 10_000:
+        return str(n)
+    for size, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if n >= size:
+            return f"{n / size:.3g}{suffix}" if n < 999.5 * size else f"{n / size:.0f}{suffix}"
+    raise AssertionError
+
+
+def percent(share: float | None) -> str:
+    """Write a share in percent.
+
+    Examples
+    --------
+    >>> percent(0.0123), percent(0.5), percent(1e-6), percent(0)
+    ('1.2 %', '50 %', '< 0.1 %', '0 %')
+    """
+    if share is None:
+        return "–"
+    if 0 < share < 0.001:
+        return "< 0.1 %"
+    return f"{100 * share:.2g} %" if share < 0.995 else f"{100 * share:.0f} %"
+
+
+def plural(n: int, one: str, many: str | None = None) -> str:
+    """Count things.
+
+    Examples
+    --------
+    >>> plural(1, "layer"), plural(3, "layer")
+    ('1 layer', '3 layers')
+    """
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def is_index(tail: Row | None) -> bool:
+    """Whether a tail estimate has an alpha that may be quoted: it has one, and it does not slide."""
+    return tail is not None and tail["alpha"] is not None and tail["plateau"] is not False
+
+
+def alpha_text(tail: Row | None) -> str:
+    """Write alpha, or that there is none to write."""
+    if tail is None or tail["alpha"] is None:
+        return "–"
+    if is_index(tail):
+        return number(tail["alpha"])
+    slide = tail["slide"]
+    if slide is None or None in slide:
+        return "no plateau"
+    return f"no plateau ({number(slide[0], 2)}→{number(slide[1], 2)})"
+
+
+def interval_text(tail: Row | None) -> str:
+    """Write the 95 % interval of an index."""
+    if tail is None or not is_index(tail) or None in tail["ci95"]:
+        return "–"
+    low, high = tail["ci95"]
+    return f"{number(low)} to {number(high)}"
+
+
+def heaviness(row: Row) -> tuple[int, float]:
+    """Sort key: heaviest index first, then tails without one, then layers without a tail."""
+    tail = row["tails"]["both"]
+    if tail is None or tail["alpha"] is None:
+        return 2, 0.0
+    return (0 if is_index(tail) else 1), tail["alpha"]
+
+
+def what_alpha_means(tail: Row) -> str:
+    """Say what an index means for someone who trains, and how sure it is."""
+    low, high = tail["ci95"]
+    alpha = tail["alpha"]
+    low, high = (alpha if low is None else low), (alpha if high is None else high)
+    if high < HEAVY:
+        return "below 2 for sure: as a power law its variance would be infinite"
+    if low < HEAVY:
+        return "around 2, where a power law's variance becomes infinite"
+    if high < LIGHT:
+        return "between 2 and 4: finite variance, but rare values dominate the fourth moment"
+    if low < LIGHT:
+        return "around 4, where the fourth moment becomes finite"
+    return "above 4: a mild tail"
