@@ -46,17 +46,18 @@ struct Scan {
   std::uint32_t max = 0;             // largest magnitude pattern
   std::uint32_t min_less_one = ~0u;  // smallest nonzero magnitude pattern - 1: zeros wrap to the top
   std::uint32_t zeros = 0;
+
+  void add(std::uint32_t magnitude) {
+    const std::uint32_t less_one = magnitude - 1;
+    max = magnitude > max ? magnitude : max;
+    min_less_one = less_one < min_less_one ? less_one : min_less_one;
+    zeros += magnitude == 0;
+  }
 };
 
 Scan scan(const float* x, int n) {
   Scan s;
-  for (int i = 0; i < n; ++i) {
-    const std::uint32_t magnitude = bits_of(x[i]) & kMagnitudeMask;
-    const std::uint32_t less_one = magnitude - 1;
-    s.max = magnitude > s.max ? magnitude : s.max;
-    s.min_less_one = less_one < s.min_less_one ? less_one : s.min_less_one;
-    s.zeros += magnitude == 0;
-  }
+  for (int i = 0; i < n; ++i) s.add(bits_of(x[i]) & kMagnitudeMask);
   return s;
 }
 
@@ -175,6 +176,13 @@ void count_bins(const float* x, int n, Counters& counters, const char* ahead, in
     count_bins(x, n, counters, 23 - counters.bits, ahead, bytes);
 }
 
+struct Half {
+  std::uint16_t bits;
+};
+struct Bfloat {
+  std::uint16_t bits;
+};
+
 // Count a non-finite value.
 void note_nonfinite(Record& r, bool is_nan, bool negative, std::int64_t index) {
   ++(is_nan ? r.nan : negative ? r.neginf : r.posinf);
@@ -196,13 +204,6 @@ int take_out_nonfinite(float* x, int n, std::int64_t index, Record& r) {
 
 void widen(const float* raw, int n, float* out) { std::memcpy(out, raw, n * sizeof(float)); }
 
-struct Half {
-  std::uint16_t bits;
-};
-struct Bfloat {
-  std::uint16_t bits;
-};
-
 void widen(const Bfloat* raw, int n, float* out) {
   for (int i = 0; i < n; ++i) out[i] = widen_bfloat16(raw[i].bits);
 }
@@ -219,9 +220,31 @@ void widen(const Half* raw, int n, float* out) {
   for (; i < n; ++i) out[i] = widen_float16(raw[i].bits);
 }
 
+// The scan of the values of a chunk as they are brought to float32, padding included.
+template <typename Raw>
+Scan widen_and_scan(const Raw* raw, int n, int length, float* out) {
+  widen(raw, n, out);
+  std::memset(out + n, 0, (length - n) * sizeof(float));
+  return scan(out, length);
+}
+
+// In one loop where widening is a shift.
+Scan widen_and_scan(const Bfloat* raw, int n, int length, float* out) {
+  Scan s;
+  for (int i = 0; i < n; ++i) {
+    const std::uint32_t bits = static_cast<std::uint32_t>(raw[i].bits) << 16;
+    out[i] = float_of(bits);
+    s.add(bits & kMagnitudeMask);
+  }
+  std::memset(out + n, 0, (length - n) * sizeof(float));
+  s.zeros += length - n;
+  return s;
+}
+
 int padded(int n) { return (n + kStep - 1) / kStep * kStep; }
 
-// Bins and zeros of a chunk of finite float32 values of which `extra` are zeros of our own making.
+// Bins and zeros of a chunk of finite float32 values of which `extra` are zeros of our own making; `ahead`
+// is what will be read next.
 template <typename Raw>
 void add_magnitudes(Record& r, const Scan& seen, const float* x, int n, int extra, Counters& counters,
                     const Raw* ahead) {
@@ -238,18 +261,13 @@ void add_magnitudes(Record& r, const Scan& seen, const float* x, int n, int extr
 // A chunk of float32 values: in place if it needs no padding and no repair, else through `buffer`.
 template <typename Raw>
 void summarize_chunk(const Raw* raw, int n, std::int64_t index, float* buffer, Record& r, Counters& counters) {
-  const float* x = buffer;
-  int length = padded(n), extra = length - n;
-  constexpr bool in_place = sizeof(Raw) == sizeof(float);
-  if (in_place && extra == 0) {
-    x = reinterpret_cast<const float*>(raw);
-  } else {
-    widen(raw, n, buffer);
-    std::memset(buffer + n, 0, extra * sizeof(float));
-  }
-  Scan seen = scan(x, length);
+  const int length = padded(n);
+  int extra = length - n;
+  const bool in_place = sizeof(Raw) == sizeof(float) && extra == 0;
+  const float* x = in_place ? reinterpret_cast<const float*>(raw) : buffer;
+  Scan seen = in_place ? scan(x, length) : widen_and_scan(raw, n, length, buffer);
   if (seen.max >= kInfinityBits) {
-    if (x != buffer) widen(raw, n, buffer);
+    if (in_place) widen(raw, n, buffer);
     const int bad = take_out_nonfinite(buffer, n, index, r);
     r.count -= bad;
     extra += bad;
@@ -261,38 +279,71 @@ void summarize_chunk(const Raw* raw, int n, std::int64_t index, float* buffer, R
   add_magnitudes(r, seen, x, length, extra, counters, raw + n);
 }
 
-// float64: moments in double from `exact`, bins from the values rounded to float32.
+// Between these magnitude patterns a float64 is finite and not zero as float32.
+constexpr std::uint64_t kVanishes = 0x3690000000000000u;   // 2^-150, and all below, round to zero
+constexpr std::uint64_t kOverflows = 0x47effffff0000000u;  // 2^128 - 2^103, and all above, round to infinity
+
+// All of a chunk of float64 has a float32 of its own. Sets max_abs.
+bool fits_float32(const double* x, int n, double& max_abs) {
+  std::uint64_t max = 0, min_less_one = ~std::uint64_t{0};
+  for (int i = 0; i < n; ++i) {
+    std::uint64_t magnitude;
+    std::memcpy(&magnitude, x + i, sizeof magnitude);
+    magnitude &= ~std::uint64_t{0} >> 1;
+    const std::uint64_t less_one = magnitude - 1;  // zeros wrap to the top
+    max = magnitude > max ? magnitude : max;
+    min_less_one = less_one < min_less_one ? less_one : min_less_one;
+  }
+  std::memcpy(&max_abs, &max, sizeof max);
+  return max < kOverflows && min_less_one >= kVanishes;
+}
+
+// The same value by value where some have none: zeros take their place in `single`, and in `exact` that of
+// non-finite ones. Returns how many zeros that made; sets max_abs.
+int split_float64(const double* raw, int n, std::int64_t index, double* exact, float* single, double& max_abs,
+                  Record& r) {
+  int made = 0;
+  max_abs = 0;
+  for (int i = 0; i < n; ++i) {
+    const double x = raw[i], magnitude = x < 0 ? -x : x;
+    exact[i] = x;
+    single[i] = static_cast<float>(x);
+    if (!(magnitude <= 1.7976931348623157e308)) {
+      note_nonfinite(r, x != x, x < 0, index + i);
+      --r.count;
+      exact[i] = 0;
+    } else {
+      if (magnitude > max_abs) max_abs = magnitude;
+      const bool overflows = !is_finite(single[i]);
+      const bool vanishes = x != 0 && (bits_of(single[i]) & kMagnitudeMask) == 0;
+      r.overflowed += overflows;
+      r.vanished += vanishes;
+      if (!overflows && !vanishes) continue;
+    }
+    single[i] = 0;
+    ++made;
+  }
+  return made;
+}
+
+// float64: moments in double from the values, bins from the values rounded to float32.
 void summarize_chunk(const double* raw, int n, std::int64_t index, float* buffer, Record& r, Counters& counters) {
   alignas(64) double exact[kChunk];
   const int length = padded(n);
   int extra = length - n;
   double max_abs = 0;
-  for (int i = 0; i < n; ++i) {
-    double x = raw[i];
-    float single = static_cast<float>(x);
-    const double magnitude = x < 0 ? -x : x;
-    if (!(magnitude <= 1.7976931348623157e308)) {
-      note_nonfinite(r, x != x, x < 0, index + i);
-      --r.count;
-      ++extra;
-      x = 0;
-      single = 0;
-    } else if (!is_finite(single)) {
-      ++r.overflowed;
-      ++extra;
-      single = 0;
-    } else if (x != 0 && (bits_of(single) & kMagnitudeMask) == 0) {
-      ++r.vanished;
-      ++extra;
-      single = 0;
-    }
-    if (x != 0 && magnitude > max_abs) max_abs = magnitude;
-    exact[i] = x;
-    buffer[i] = single;
+  const double* x = raw;
+  if (fits_float32(raw, n, max_abs)) {
+    for (int i = 0; i < n; ++i) buffer[i] = static_cast<float>(raw[i]);
+    if (extra > 0) x = static_cast<const double*>(std::memcpy(exact, raw, n * sizeof(double)));
+  } else {
+    const int bad = split_float64(raw, n, index, exact, buffer, max_abs, r);
+    extra += bad;
+    x = exact;
   }
   for (int i = n; i < length; ++i) exact[i] = buffer[i] = 0;
   r.count += n;
-  add_moments(r, exact, n, exact + n, length, max_abs);
+  add_moments(r, x, n, exact + n, length, max_abs);
   add_magnitudes(r, scan(buffer, length), buffer, length, extra, counters, raw + n);
 }
 

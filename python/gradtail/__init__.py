@@ -1,8 +1,18 @@
 """What stochastic gradients look like, in one streaming pass over a training run."""
 
 from gradtail.build import __version__, build_info, set_num_threads
+from gradtail.estimators.tail import hill, hill_blocks, hill_curve
 from gradtail.states.summary import Summary, summarize
 from gradtail.stream import GradientStream
 
-
-__all__ = ["GradientStream", "Summary", "__version__", "build_info", "set_num_threads", "summarize"]
+__all__ = [
+    "GradientStream",
+    "Summary",
+    "__version__",
+    "build_info",
+    "hill",
+    "hill_blocks",
+    "hill_curve",
+    "set_num_threads",
+    "summarize",
+]
