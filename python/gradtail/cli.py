@@ -137,6 +137,8 @@ def run_report(arguments: argparse.Namespace) -> int:
     try:
         report.save(folder)
     except OSError as error:
+        if error.errno is None:  # not the system's refusal but the report's, in its own words
+            raise UserError(f"--out: {str(error).removeprefix('folder: ')}") from None
         reason = error.strerror or type(error).__name__
         raise UserError(
             f"--out: expected a folder that can be written to, got {str(folder)!r} ({reason})"

@@ -27,7 +27,8 @@ class LiveView:
     def __init__(self, stream: GradientStream, steps: int, *, title: str, console: Console) -> None:
         self._stream = stream
         self._title = title
-        self._curve = Curve(steps)
+        self._curve = Curve(steps, width=max(1, min(72, console.width - 1)))
+        self._gap = Text("   ")
         self._tails: list[LayerTail] = []
         self._looked = -math.inf
         self._progress = Progress(
@@ -41,6 +42,7 @@ class LiveView:
             expand=True,
         )
         self._task = self._progress.add_task("training", total=steps)
+        self._wide = console.width >= 80
         self._unicode = console.encoding.startswith("utf")
         self._live = Live(self._draw(None), console=console, auto_refresh=False)
 
@@ -63,7 +65,7 @@ class LiveView:
 
     def _draw(self, status: Status | None) -> RenderableType:
         return Group(
-            Text(self._title, style="bold"),
+            Text(self._title, style="bold", no_wrap=True, overflow="ellipsis"),
             self._progress,
             self._numbers(status),
             Text(),
@@ -71,30 +73,39 @@ class LiveView:
         )
 
     def _numbers(self, status: Status | None) -> RenderableType:
-        grid = Table.grid(padding=(0, 3), pad_edge=False)
-        if status is None:
-            grid.add_row(Text("loss", style="dim"))
-            return grid
-        bad = f"{status.nonfinite:,}"
-        grid.add_row(
-            labelled("loss", f"{status.loss:.3f}"),
-            labelled("gradient norm", f"{status.norm:.2f}"),
-            labelled("tokens/s", f"{status.tokens_per_second:,.0f}"),
-            labelled("non-finite", bad, "bold red" if status.nonfinite else "bold"),
-            labelled("overhead", f"{percent(status.overhead)} of a step"),
-        )
-        if not self._unicode:
-            return grid
-        return Group(grid, Text.assemble(("loss ", "dim"), (self._curve.draw(), "cyan")))
+        first, second = Text("loss ?"), Text("non-finite ?")
+        if status is not None:
+            bad = "bold red" if status.nonfinite else "bold"
+            first = self._gap.join(
+                [
+                    labelled("loss", f"{status.loss:.3f}"),
+                    labelled("gradient norm", f"{status.norm:.2f}"),
+                    labelled("tokens/s", f"{status.tokens_per_second:,.0f}"),
+                ]
+            )
+            second = self._gap.join(
+                [
+                    labelled("non-finite", f"{status.nonfinite:,}", bad),
+                    labelled("overhead", f"{percent(status.overhead)} of a step"),
+                ]
+            )
+        lines = [first, second]
+        if self._unicode:
+            lines.append(Text(self._curve.draw(), style="cyan"))
+        for line in lines:  # never more lines than these, however narrow the terminal
+            line.no_wrap, line.overflow = True, "ellipsis"
+        return Group(*lines)
 
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-        table.add_column("heaviest tails, newest step", min_width=32)
-        table.add_column("alpha", justify="right", min_width=6)
-        table.add_column("95 % interval", min_width=14)
-        table.add_column("", min_width=20)
+        table.add_column("heaviest tails, newest step", no_wrap=True, min_width=22)
+        table.add_column("alpha", justify="right", no_wrap=True, min_width=5)
+        table.add_column("95 % interval", no_wrap=True, min_width=18)
+        if self._wide:
+            table.add_column("", no_wrap=True)
         for row in range(SHOWN):  # always as many rows, so that nothing jumps
-            table.add_row(*(tail_cells(self._tails[row]) if row < len(self._tails) else ("", "", "", "")))
+            cells = tail_cells(self._tails[row]) if row < len(self._tails) else ("", "", "", "")
+            table.add_row(*cells[: len(table.columns)])
         return table
 
 
@@ -132,10 +143,10 @@ def labelled(label: str, value: str, style: str = "bold") -> Text:
 def tail_cells(layer: LayerTail) -> tuple[str, Text, str, str]:
     """Cells of a layer: name, alpha, interval and a word on what it means."""
     found = layer.estimate
+    if found.plateau is False and found.slide is not None:
+        wide, narrow = found.slide.alpha_wide, found.slide.alpha_narrow
+        return layer.name, Text("none", style="dim"), f"slides {wide:.1f} to {narrow:.1f}", "no power law"
     low, high = found.ci(0.95)
-    interval = f"{low:.2f} to {high:.2f}"
-    if found.plateau is False:
-        return layer.name, Text(f"{found.alpha:.2f}", style="dim"), interval, "slides: no single index"
     style = "bold red" if high < 2 else "bold yellow" if low < 4 else "bold"
     meaning = "infinite variance" if high < 2 else "infinite 4th moment" if high < 4 else ""
-    return layer.name, Text(f"{found.alpha:.2f}", style=style), interval, meaning
+    return layer.name, Text(f"{found.alpha:.2f}", style=style), f"{low:.2f} to {high:.2f}", meaning

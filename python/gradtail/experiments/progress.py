@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
 
-from gradtail.estimators.tail import TailEstimate, hill
+from gradtail.estimators import TailEstimate, hill
 from gradtail.experiments.training import Step
 from gradtail.stream import GradientStream
 from gradtail.torch import Monitor
