@@ -263,7 +263,9 @@ def _check_dense(shape: Sequence[int], strides: Sequence[int], name: str) -> Non
 
 
 def _check_devices(table: npt.NDArray[np.void], label: Callable[[int], str]) -> None:
-    places = {(int(row["device"]), int(row["device_id"])): i for i, row in enumerate(table)}
+    places: dict[tuple[int, int], int] = {}  # and where each was first met
+    for i, row in enumerate(table):
+        places.setdefault((int(row["device"]), int(row["device_id"])), i)
     hosts = [place for place in places if place[0] in dlpack.HOST_DEVICES]
     others = [place for place in places if place[0] not in dlpack.HOST_DEVICES]
     if len(others) + bool(hosts) > 1:
@@ -276,8 +278,9 @@ def _check_devices(table: npt.NDArray[np.void], label: Callable[[int], str]) -> 
 def _flat(address: int, size: int, dtype: DType) -> npt.NDArray[Any]:
     if size == 0:
         return np.empty(0, dtype.storage)
-    memory = (ctypes.c_char * (size * dtype.itemsize)).from_address(address)
-    return np.frombuffer(memory, dtype.storage)
+    memory: Any = (ctypes.c_char * (size * dtype.itemsize)).from_address(address)
+    flat: npt.NDArray[Any] = np.frombuffer(memory, dtype.storage)
+    return flat
 
 
 def _dtype_error(name: str, dtype: object) -> TypeError:
