@@ -155,7 +155,8 @@ class TailEstimate:
         low, high = self.ci()
         interval = f"alpha {self.alpha:.3g} (95 % {low:.3g} to {high:.3g})"
         if self.plateau is None:
-            return f"too few points to tell a power law: {interval} at k = {self.k}"
+            why = "bins too wide" if 2 * self.bin_stderr**2 > self.stderr**2 else "too few points"
+            return f"{why} to tell a power law: {interval} at k = {self.k}"
         if self.plateau:
             return f"power-law tail, {interval}"
         return f"no plateau: {self.slide}, no single index"

@@ -96,16 +96,16 @@ class SortedValues:
 
 
 @cache
-def _log_edges(bits: int) -> FloatArray:
-    """Log edges of the finite bins, and one more bin from 2**128 for values beyond float32."""
-    logs = np.log(edges_for(bits)[: (255 << bits) + 1])
-    return np.append(logs, logs[-1] + math.log1p(2.0**-bits))
+def _log_bins(bits: int) -> tuple[FloatArray, FloatArray]:
+    """Log lower edges and log widths of the bins; the last, from 2**128, is for values beyond float32."""
+    low = np.log(edges_for(bits)[: (255 << bits) + 1])
+    return low, np.append(np.diff(low), math.log1p(2.0**-bits))
 
 
 def _mean_place(b: FloatArray) -> FloatArray:
     """Mean of t on [0, 1] under the density e^(-b t): 1/2 - b/12 for small b."""
     b = np.maximum(b, 1e-5)
-    return 1 / b + np.exp(-b) / np.expm1(-b)
+    return 1 / b + 1 / np.expm1(-b) + 1
 
 
 class BinnedValues:
@@ -120,26 +120,27 @@ class BinnedValues:
 
     def __init__(self, counts: IntArray, bits: int, exact: bool, vanished: int) -> None:
         used = (counts != 0).nonzero()[0][::-1].copy()
-        edges = _log_edges(bits)
+        logs, widths = _log_bins(bits)
         self._m = m = counts[used].astype(np.float64)
-        self._low = low = edges[used]
+        self._low = low = logs[used]
         self._upto = upto = m.cumsum()
         self.known = int(upto[-1]) if used.size else 0
         self.n, self._exact = self.known + vanished, exact
-        self._edge = edges_for(bits)[used]
-        place = low  # mean log of the values of each bin
-        if not exact and used.size:
-            self._width = w = edges[used + 1] - low
+        sums = (m * low).cumsum()
+        if exact:
+            self._edge = edges_for(bits)[used]
+        elif used.size:
+            self._width = w = widths[used]
             mean_w = (m * w).cumsum() / upto
-            above = (m * low).cumsum() - upto * low
-            self._a = a = np.log1p(upto * mean_w / (above + 0.5 * mean_w)) / mean_w
+            self._a = a = np.log1p(upto * mean_w / (sums - upto * low + 0.5 * mean_w)) / mean_w
             few = min(int(upto.searchsorted(_ENOUGH_FOR_SLOPE)), a.size - 1)
             a[:few] = a[few]
-            place = low + w * _mean_place(a * w)
-            self._squares = np.zeros(used.size + 1)
-            (m * w * w).cumsum(out=self._squares[1:])
+            b = a * w
+            self._cut = cut = np.expm1(-b)
+            sums += (m * w * (1 / b + 1 / cut + 1)).cumsum()  # the mean places: see _mean_place
+            self._mean_w = mean_w
         self._sums = np.zeros(used.size + 1)  # over the bins above each one
-        (m * place).cumsum(out=self._sums[1:])
+        self._sums[1:] = sums
 
     def edge_excess(self) -> tuple[IntArray, Excess]:
         """Every k for which the k largest values fill whole bins, and Hill's statistic there."""
@@ -162,22 +163,21 @@ class BinnedValues:
                 mean[i == 0] = 0.0  # not the rounding of equal values
             return Excess(mean, self._edge[i], np.zeros(k.shape))
         m, w, a = self._m[i], self._width[i], self._a[i]
-        squares = self._squares[:-1][i]
         # The (j+1)-th largest of m values is at the (j+1)/(m+1) upper quantile of their law, in the mean.
         share = (1 if inside is None else inside + 1) / (m + 1)
-        t = -np.log1p((1 - share) * np.expm1(-a * w)) / a
+        t = -np.log1p((1 - share) * self._cut[i]) / a
         if inside is not None:
             rest = w - t
             total = total + inside * (low + t + rest * _mean_place(a * rest))
-            squares = squares + inside * rest * rest
         threshold = low + t
         mean = total / k - threshold
         # A flat density in place of the sloping one, and chance: where k values lie within their
         # bins, and where the threshold lies in its own (a Beta law).
-        square = squares / (12 * k)
-        per = mean * mean
-        slope = square / per
-        blur = np.sqrt((square / k + w * w * share * (1 - share) / (m + 2)) / per + slope * slope)
+        per = 1 / mean
+        slope = self._mean_w[i] * per
+        slope *= slope / 12
+        own = w * per
+        blur = np.sqrt(slope * slope + slope / k + own * own * share * (1 - share) / (m + 2))
         return Excess(mean, np.exp(threshold), blur)
 
     def ks(self, k: IntArray, excess: Excess) -> FloatArray:

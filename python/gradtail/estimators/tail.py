@@ -133,10 +133,10 @@ def hill_curve(source: object, tail: Tail = "both", k: npt.ArrayLike | None = No
         ordered = order(source, tail, lambda n: n)
         at = np.arange(1, ordered.known) if k is None else _check_grid(k, ordered.known)
         excess = ordered.excess(at)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore"):  # the k + 1 largest may be equal
         alpha = 1 / excess.mean
-        bins = np.nan_to_num(alpha * excess.blur, posinf=np.inf) if excess.blur.any() else excess.blur
-        stderr = alpha * np.sqrt(1 / at + excess.blur * excess.blur)
+    stderr = alpha * np.sqrt(1 / at + excess.blur * excess.blur)
+    bins = alpha * excess.blur if excess.blur.any() else excess.blur
     return HillCurve(at, alpha, stderr, excess.threshold, bins)
 
 
@@ -346,11 +346,13 @@ def _slide(ordered: Ordered, k: int) -> Slide | None:
     if wide < 2 * _FIRST_K:
         return None
     narrow = max(_FIRST_K, wide // 32)
-    excess = ordered.excess(np.array([wide, narrow])).mean
-    if not excess.all():
+    excess = ordered.excess(np.array([wide, narrow]))
+    if not excess.mean.all():
         return None
-    alphas = (1 / excess).tolist()
-    return Slide(*_slope(ordered, wide), wide, alphas[0], narrow, alphas[1])
+    alphas = (1 / excess.mean).tolist()
+    slope, stderr, exponential = _slope(ordered, wide)
+    stderr = math.hypot(stderr, float(excess.blur[0]) / 2)  # measured: 0.1 to 0.4 where it is over 1 %
+    return Slide(slope, stderr, exponential, wide, alphas[0], narrow, alphas[1])
 
 
 def _slide_warning(slide: Slide | None) -> tuple[str, ...]:
