@@ -145,7 +145,7 @@ def tail_cells(layer: LayerTail) -> tuple[str, Text, str, str]:
     found = layer.estimate
     if found.plateau is False and found.slide is not None:
         wide, narrow = found.slide.alpha_wide, found.slide.alpha_narrow
-        return layer.name, Text("none", style="dim"), f"slides {wide:.1f} to {narrow:.1f}", "no power law"
+        return layer.name, Text("none", style="dim"), f"slides {wide:.1f} to {narrow:.1f}", "no single index"
     low, high = found.ci(0.95)
     style = "bold red" if high < 2 else "bold yellow" if low < 4 else "bold"
     meaning = "infinite variance" if high < 2 else "infinite 4th moment" if high < 4 else ""
