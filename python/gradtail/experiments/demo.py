@@ -109,6 +109,8 @@ class Demo:
     def _train(self, interrupts: Interrupts, on_gradients: OnGradients | None) -> None:
         recipe = self.settings.recipe
         tracker = Tracker(self.monitor, recipe.steps)
+        if self.monitor.stream.backend == "numpy":
+            print("No native extension here (see gradtail info): NumPy watches, many times slower.")
         data = as_tensor(self.text.train)
         with self._view() as view:
             for step in train(self.model, data, recipe, self.monitor, on_gradients=on_gradients):
