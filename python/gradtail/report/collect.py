@@ -148,7 +148,8 @@ class _Rows:
 
     def _row(self, name: str, arrays: list[str], blocks: list[Summary], *, curves: bool) -> dict[str, Any]:
         whole = _merged(blocks) if blocks else Summary(self._stream.bits, backend=self._stream.backend)
-        both = tails.estimate(blocks, whole, "both")
+        spread = tails.for_spread(blocks)
+        both = tails.estimate(spread, whole, "both")
         row = {
             "name": name,
             "arrays": len(arrays),
@@ -160,8 +161,8 @@ class _Rows:
         if not curves:
             return row
         for tail in tails.TAILS[1:]:
-            row["tails"][tail] = tails.as_dict(tails.estimate(blocks, whole, tail))
-        row["hill"] = None if both is None else tails.curve_of(whole, inflation=tails.inflation_of(both, whole))
+            row["tails"][tail] = tails.as_dict(tails.estimate(spread, whole, tail))
+        row["hill"] = tails.curve_of(whole, inflation=tails.inflation_of(both, whole))
         row["histogram"] = histogram(whole)
         row["time_line"] = {
             **tails.time_line(blocks, both),
@@ -251,7 +252,7 @@ def _history(stream: GradientStream) -> dict[str, Any]:
 
 
 def _loss(loss: Loss | None) -> dict[str, Any] | None:
-    """Steps and losses; a loss that is not finite becomes null."""
+    """Check steps and losses; a loss that is not finite becomes null."""
     if loss is None:
         return None
     if not isinstance(loss, (tuple, list)) or len(loss) != 2:
@@ -263,7 +264,8 @@ def _loss(loss: Loss | None) -> dict[str, Any] | None:
 
 
 def _versions() -> dict[str, str]:
-    found = {"gradtail": build_info()["version"], "python": platform.python_version(), "numpy": np.__version__}
+    own = build_info()["version"]
+    found = {"gradtail": own, "python": platform.python_version(), "numpy": np.__version__}
     for name in ("scipy", "torch"):  # as they were when the numbers came about
         if name in sys.modules:
             found[name] = str(sys.modules[name].__version__)

@@ -77,8 +77,8 @@ def run_svgs(data: Data) -> Iterator[tuple[str, str]]:
 
 
 def layers_svg(data: Data) -> str:
-    """Draw the chart of intervals for the page."""
-    return _svg(lambda: _layers(data, 7.4))
+    """Draw the chart of intervals for the page, narrow enough for a phone."""
+    return _svg(lambda: _layers(data, 5.6))
 
 
 def panel_svgs(row: Row, data: Data) -> Iterator[tuple[str, str]]:
@@ -88,8 +88,8 @@ def panel_svgs(row: Row, data: Data) -> Iterator[tuple[str, str]]:
 
 
 def _single(row: Row, data: Data, kind: Kind) -> Figure:
-    figure = style.figure(3.7, 2.75)
-    ax = figure.add_axes((0.155, 0.165, 0.82, 0.655))
+    figure = style.figure(3.25, 2.6)
+    ax = figure.add_axes((0.175, 0.175, 0.8, 0.635))
     kind.draw(ax, row, data)
     return figure
 
@@ -111,11 +111,11 @@ def _layers(data: Data, width: float) -> Figure:
     """Chart the intervals of the heaviest layers below each other."""
     ordered = sorted(data["layers"], key=words.heaviness)
     rows = [data["whole"], *ordered[:CHART_LAYERS]]
-    labels = [words.shorten(words.printable(row["name"]), 38) for row in rows]
+    labels = [words.shorten(words.printable(row["name"]), int(5 * width)) for row in rows]
     height = 0.235 * len(rows) + 1.15
-    margin = min(0.5, (0.078 * max(map(len, labels)) + 0.25) / width)
+    margin = min(0.5, (0.076 * max(map(len, labels)) + 0.2) / width)
     figure = style.figure(width, height)
-    ax = figure.add_axes((margin, 0.62 / height, 0.97 - margin, 1 - 1.15 / height))
+    ax = figure.add_axes((margin, 0.55 / height, 0.98 - margin, 1 - 1.15 / height))
     for y, row in enumerate(rows):
         _interval(ax, -y, row["tails"]["both"])
     ax.set_xscale("log", base=2)
@@ -128,12 +128,12 @@ def _layers(data: Data, width: float) -> Figure:
     ax.tick_params(axis="y", length=0, labelcolor=style.INK)
     ax.spines["left"].set_visible(False)
     ax.grid(axis="y", visible=False)
-    ax.set_xlabel("tail exponent α (smaller is heavier); bars are 95 % intervals; grey: α slides, no index")
-    ax.xaxis.set_label_coords(0.97 - margin, -0.42 / (height - 1.15), transform=ax.transAxes)
-    ax.xaxis.label.set_horizontalalignment("right")
+    ax.set_xlabel("tail exponent α, smaller is heavier")
     shown, every = len(rows) - 1, len(ordered)
     title = "Tail index by layer" if shown == every else f"Tail index: the {shown} heaviest of {every} layers"
-    figure.text(0.012, 1 - 0.16 / height, title, va="top", fontsize=10.5, weight="bold")
+    below = "bars: 95 % intervals; grey arrows: α slides from bulk to far tail, no index"
+    figure.text(0.012, 1 - 0.1 / height, title, va="top", fontsize=10.5, weight="bold")
+    figure.text(0.012, 1 - 0.32 / height, below, va="top", fontsize=8, color=style.MUTED)
     return figure
 
 
@@ -150,8 +150,9 @@ def _interval(ax: Axes, y: float, tail: Row | None) -> None:
         return
     low, high = (alpha if end is None else end for end in tail["ci95"])
     colour = shade(tail)
-    ax.plot([max(low, 0.5), min(max(high, 0.5), 16)], [y, y], color=colour, lw=4, alpha=0.45, solid_capstyle="butt")
-    ax.plot([min(max(alpha, 0.5), 16)], [y], marker="o", ms=5, color=colour, clip_on=False)
+    low, alpha, high = (min(max(end, 0.5), 16.0) for end in (low, alpha, high))
+    ax.plot([low, high], [y, y], color=colour, lw=4, alpha=0.45, solid_capstyle="butt")
+    ax.plot([alpha], [y], marker="o", ms=5, color=colour, clip_on=False)
 
 
 def shade(tail: Row) -> str:
@@ -162,18 +163,19 @@ def shade(tail: Row) -> str:
 
 def _norm(data: Data, width: float) -> Figure:
     history, blocks = data["history"], data["blocks"]
-    figure = style.figure(width, 0.42 * width + 0.6)
-    ax = figure.add_axes((0.6 / width, 0.3, 1 - 0.75 / width, 0.55))
+    height = 0.36 * width + 1.25
+    figure = style.figure(width, height)
+    ax = figure.add_axes((0.6 / width, 1.3 / height, 1 - 0.75 / width, 1 - 1.75 / height))
     norm = np.array([np.nan if v is None or v <= 0 else v for v in history["norm"]], np.float64)
     steps = np.array(history["steps"])
-    few = {"marker": "o", "ms": 2.5} if len(steps) < 60 else {}
-    ax.plot(steps, norm, color=style.INK, label="whole model, each step", zorder=5, lw=1.3, **few)  # type: ignore[arg-type]
+    few: dict[str, Any] = {"marker": "o", "ms": 2.5} if len(steps) < 60 else {}
+    ax.plot(steps, norm, color=style.INK, label="whole model, each step", zorder=5, lw=1.3, **few)
     middle = (np.array(blocks["first_step"]) + np.array(blocks["last_step"])) / 2
     largest = sorted(data["layers"], key=lambda row: -(row["norm"]["median"] or 0.0))[:TOP_LAYERS]
     for row, colour in zip(largest, style.SERIES[1:], strict=False):
         line = [np.nan if v is None or v <= 0 else v for v in row["time_line"]["norm"]]
-        label = words.shorten(words.printable(row["name"]), 26)
-        ax.plot(middle, line, color=colour, lw=1.1, label=label, **few)  # type: ignore[arg-type]
+        label = words.shorten(words.printable(row["name"]), 30)
+        ax.plot(middle, line, color=colour, lw=1.1, label=label, **few)
     bad = steps[np.array(history["nonfinite"]) > 0]
     if np.any(norm > 0):
         ax.set_yscale("log")
@@ -184,11 +186,11 @@ def _norm(data: Data, width: float) -> Figure:
             bad, np.full(bad.size, 0.03), "x", color=style.RED, ms=5, clip_on=False,
             transform=ax.get_xaxis_transform(), label="step with NaN or infinity",
         )  # fmt: skip
-    panels.heading(ax, "Gradient norm", "finite values; layers of largest norm, root mean square over a block")
+    panels.heading(ax, "Gradient norm", "finite values only; layers: root mean square over a block of steps")
     panels.whole_steps(ax)
     ax.set_xlabel("step")
     ax.set_ylabel("Euclidean norm")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, columnspacing=1.4, handlelength=1.4)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.44 / (height - 1.75)), ncols=2, columnspacing=1.4)
     return figure
 
 
@@ -207,13 +209,12 @@ def _has_loss(data: Data) -> bool:
 
 def _loss(data: Data, width: float) -> Figure:
     steps, values = (np.array(data["history"]["loss"][name], np.float64) for name in ("steps", "values"))
-    figure = style.figure(width, 0.42 * width + 0.6)
-    ax = figure.add_axes((0.6 / width, 0.2, 1 - 0.75 / width, 0.65))
+    height = 0.36 * width + 1.25  # as the norm's, beside which it stands
+    figure = style.figure(width, height)
+    ax = figure.add_axes((0.6 / width, 0.52 / height, 1 - 0.75 / width, 1 - 0.97 / height))
     many = values.size > 60
-    ax.plot(
-        steps, values, color=style.BLUE, lw=0.8 if many else 1.4, alpha=0.55 if many else 1.0,
-        **({} if many else {"marker": "o", "ms": 2.5}),
-    )  # fmt: skip
+    faint: dict[str, Any] = {"lw": 0.8, "alpha": 0.55} if many else {"marker": "o", "ms": 2.5}
+    ax.plot(steps, values, color=style.BLUE, **faint)
     below = "as given at each step"
     if many:
         window = max(5, values.size // 40) | 1

@@ -39,7 +39,8 @@ def _nonfinite(data: dict[str, Any]) -> Finding:
         return Finding("good", "All values finite", text)
     where = words.plural(bad["layers"], "layer")
     worst = max(data["layers"], key=lambda row: row["nonfinite"])
-    text = f"{bad['values']:,} NaN or infinite values in {where}, most in {worst['name']} ({worst['nonfinite']:,})."
+    text = f"{bad['values']:,} NaN or infinite values in {where}"
+    text += f", most in {worst['name']} ({worst['nonfinite']:,})."
     if first is not None:
         text += f" The first came at step {first['step']}, in {first['name']}, element {first['index']:,}."
     return Finding("bad", "Non-finite gradients", text + " The other numbers here leave them out.")
@@ -47,22 +48,24 @@ def _nonfinite(data: dict[str, Any]) -> Finding:
 
 def _tails(data: dict[str, Any]) -> Finding:
     rows = sorted(data["layers"], key=words.heaviness)
-    sure = [row for row in rows if words.is_index(row["tails"]["both"])]
-    sliding = sum(words.heaviness(row)[0] == 1 for row in rows)
-    if not sure:
-        text = f"No tail index can be quoted for any of {words.plural(len(rows), 'layer')}"
-        text += ": alpha depends on where the tail is cut." if sliding else ": too few nonzero values."
+    estimates = [(row, row["tails"]["both"]) for row in rows]
+    sliding = sum(tail is not None and tail["plateau"] is False for _, tail in estimates)
+    quoted = [(row, tail) for row, tail in estimates if words.is_index(tail)]
+    told = [(row, tail) for row, tail in quoted if tail["plateau"]]
+    layers = words.plural(len(rows), "layer")
+    rest = f" {sliding} of {layers} have no plateau: no index is quoted for them." if sliding else ""
+    if not quoted:
+        text = f"No tail index can be quoted for any of {layers}.{rest}"
         return Finding("note", "No power-law tail found", text)
-    named = "; ".join(_one_tail(row) for row in sure[:3])
-    below = [
-        sum(_surely_below(row, limit) for row in sure) for limit in (words.HEAVY, words.LIGHT)
-    ]
-    text = f"{named}. {words.what_alpha_means(sure[0]['tails']['both']).capitalize()}."
-    text += f" Of {words.plural(len(rows), 'layer')}, {below[0]} are surely below 2 and {below[1]} below 4"
-    text += f"; {sliding} have no plateau, so no index is quoted." if sliding else "."
-    text += " " + how_sure(data)
+    if not told:
+        text = f"The heaviest may be {_one_tail(quoted[0][0])}, but no layer has enough values to tell."
+        return Finding("note", "Too few values for a verdict", f"{text}{rest} {how_sure(data)}")
+    named = "; ".join(_one_tail(row) for row, _ in told[:3])
+    below = [sum(_surely_below(tail, limit) for _, tail in told) for limit in (words.HEAVY, words.LIGHT)]
+    text = f"{named}. {told[0][0]['name']} is {words.what_alpha_means(told[0][1])}."
+    text += f" Power laws below 2 for sure: {below[0]} of {layers}; below 4: {below[1]}."
     title = "Infinite-variance tails" if below[0] else "Heavy tails" if below[1] else "Mild tails"
-    return Finding("note" if below[1] else "good", title, text)
+    return Finding("note" if below[1] else "good", title, f"{text}{rest} {how_sure(data)}")
 
 
 def _one_tail(row: Row) -> str:
@@ -70,8 +73,8 @@ def _one_tail(row: Row) -> str:
     return f"{row['name']}: α = {words.alpha_text(tail)} ({words.interval_text(tail)})"
 
 
-def _surely_below(row: Row, limit: float) -> bool:
-    high = row["tails"]["both"]["ci95"][1]
+def _surely_below(tail: Row, limit: float) -> bool:
+    high = tail["ci95"][1]
     return high is not None and high < limit
 
 
@@ -80,7 +83,7 @@ def how_sure(data: dict[str, Any]) -> str:
     spreads = {tail["spread"] for row in data["layers"] if (tail := row["tails"]["both"]) is not None}
     if "blocks" in spreads:
         return f"Intervals are 95 %, from the spread between {data['run']['blocks']} blocks of steps."
-    return "Intervals are 95 % by the iid formula (too few steps for a spread between them): read them as too narrow."
+    return "Intervals are 95 % by the iid formula (too few steps for better): read them as too narrow."
 
 
 def _norm(data: dict[str, Any]) -> Finding | None:
@@ -100,9 +103,11 @@ def _loss(data: dict[str, Any]) -> Finding | None:
         return None
     lost = [step for step, value in zip(loss["steps"], loss["values"], strict=True) if value is None]
     if lost:
-        return Finding("bad", "Loss not finite", f"First at step {lost[0]}, in {words.plural(len(lost), 'step')} in all.")
-    first, last = loss["values"][0], loss["values"][-1]
-    text = f"From {words.number(first)} at step {loss['steps'][0]} to {words.number(last)} at step {loss['steps'][-1]}."
+        text = f"First at step {lost[0]}, in {words.plural(len(lost), 'step')} in all."
+        return Finding("bad", "Loss not finite", text)
+    (first, *_), (start, *_) = loss["values"], loss["steps"]
+    last, end = loss["values"][-1], loss["steps"][-1]
+    text = f"From {words.number(first)} at step {start} to {words.number(last)} at step {end}."
     return Finding("good" if last <= first else "note", "Loss", text)
 
 
@@ -118,7 +123,7 @@ def _overhead(data: dict[str, Any]) -> Finding | None:
 
 def _zeros(data: dict[str, Any]) -> Finding | None:
     def share(row: Row) -> float:
-        return row["zeros"] / row["count"] if row["count"] else 0.0  # type: ignore[no-any-return]
+        return float(row["zeros"] / row["count"]) if row["count"] else 0.0
 
     idle = sorted((row for row in data["layers"] if share(row) > 0.5), key=share, reverse=True)
     if not idle:

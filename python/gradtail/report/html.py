@@ -17,18 +17,20 @@ _HOW_TO_READ = """
 <p>A gradient has a <b>heavy tail</b> if values far larger than its bulk keep turning up. The tail
 exponent <b>α</b> says how fast they thin out: the share of values above x falls as x<sup>−α</sup>.</p>
 <ul class="read">
-<li><b>α below 2</b>: as a power law the variance would be infinite. Averages over a batch are ruled by
-a few values, and settle more slowly than one over the square root of the batch; clipping matters most here.</li>
+<li><b>α below 2</b>: as a power law the variance would be infinite. Averages over a
+batch are ruled by a few values, and settle more slowly than one over the square root of the batch; clipping
+matters most here.</li>
 <li><b>α from 2 to 4</b>: the variance is finite, the fourth moment is not; expect spikes now and then.</li>
 <li><b>α above 4</b>: mild. A normal law has no α at all: its curve rises the further out one looks.</li>
 <li><b>No plateau (a→b)</b>: α depends on where the tail is cut: a in the bulk, b far out. The tail is
 then no power law at the depths seen here, and no number is quoted as its index.</li>
-<li><b>Hill curve</b>: α taken from the k largest values, for every k. A flat stretch is a power law; the dot
-is the k in use with its 95 % interval. The dotted lines are at 2 and 4.</li>
-<li><b>Survival function</b>: a power law is a straight line; the dashed one is the fit, from its threshold on.</li>
+<li><b>Hill curve</b>: α taken from the k largest values, for every k. A flat stretch is a power
+law; the dot is the k in use with its 95 % interval. The dotted lines are at 2 and 4.</li>
+<li><b>Survival function</b>: a power law is a straight line; the dashed one is the fit, from its
+threshold on.</li>
 <li><b>Intervals</b> come from the spread between blocks of steps where there are at least three, since the
-values of one gradient share a batch. Where they say <i>iid formula</i>, and in the bands over the steps, they do
-not know of that, and are too narrow.</li>
+values of one gradient share a batch. Where they say <i>iid formula</i>, and in the bands over the steps,
+they do not know of that, and are too narrow.</li>
 <li><b>Norms</b> leave out NaN and infinite values, which are counted apart.</li>
 </ul>
 """
@@ -54,7 +56,7 @@ def page(data: Data) -> str:
         '<meta name="color-scheme" content="light dark">\n'
         f"<title>{title}</title>\n<style>\n{_asset('page.css')}</style>\n</head>\n<body>\n"
         f'<main class="gradtail">\n{_head(data)}\n{_run(data)}\n{_layers(data)}\n{_panels(data)}\n'
-        f'<section><h2>How to read this</h2>{_HOW_TO_READ}</section>\n{_facts(data)}\n</main>\n'
+        f"<section><h2>How to read this</h2>{_HOW_TO_READ}</section>\n{_facts(data)}\n</main>\n"
         f"<script>\n{_asset('page.js')}</script>\n</body>\n</html>\n"
     )
 
@@ -91,7 +93,9 @@ def _figure(label: str, svg: str, kind: str = "") -> str:
 
 def _run(data: Data) -> str:
     drawn = [_figure(label, svg) for label, svg in figures.run_svgs(data)]
-    return f'<section><h2>The run</h2><div class="charts two">{"".join(drawn)}</div></section>' if drawn else ""
+    if not drawn:
+        return ""
+    return f'<section><h2>The run</h2><div class="charts two">{"".join(drawn)}</div></section>'
 
 
 def _layers(data: Data) -> str:
@@ -111,12 +115,12 @@ def _layers(data: Data) -> str:
         inside = rows_html.table(data["modules"], None, "module")
         number = words.plural(len(data["modules"]), "module")
         modules = (
-            f'<details><summary>The same for {number} (layers that share a prefix, joined)</summary>'
+            f"<details><summary>The same for {number} (layers that share a prefix, joined)</summary>"
             f'<div class="tools"></div>{inside}</details>'
         )
     return (
         f"<section><h2>Layers, heaviest tail first</h2>\n"
-        f'{_figure("Tail index by layer", figures.layers_svg(data), "tall")}\n'
+        f"{_figure('Tail index by layer', figures.layers_svg(data), 'tall')}\n"
         f'<p></p><div class="tools"><span class="quiet keys">{keys}</span></div>\n'
         f"{rows_html.table(data['layers'], data['whole'], 'layer')}\n{modules}</section>"
     )

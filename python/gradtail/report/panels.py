@@ -19,8 +19,15 @@ _LARGEST_ALPHA = 12.0
 
 def heading(ax: Axes, title: str, below: str) -> None:
     """Write a title and, under it, what to read off the panel."""
-    ax.set_title(words.shorten(words.printable(title), 40), pad=17)
+    ax.set_title(words.shorten(words.printable(title), _room(ax)), pad=17)
     ax.text(0, 1.025, below, transform=ax.transAxes, fontsize=8, color=style.MUTED, va="bottom")
+
+
+def _room(ax: Axes) -> int:
+    """Characters of a title that fit above the axes."""
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    return int(ax.get_position().width * figure.get_figwidth() / 0.086)
 
 
 def logarithmic(axis: Any, most: int = 6) -> None:
@@ -81,7 +88,7 @@ def survival(ax: Axes, row: Row) -> None:
         return empty(ax, "no nonzero values")
     edges = _floats(bins["edges"])
     share = np.cumsum(counts[::-1])[::-1] / total
-    shown = counts.cumsum() > 0
+    shown = counts > 0
     x, y = np.append(edges[:-1][shown], row["max_abs"]), np.append(share[shown], 1 / total)
     floor = 0.5 / total
     ax.plot(x, y, color=style.BLUE, marker="o", ms=2)
@@ -107,33 +114,33 @@ def _fitted_law(ax: Axes, row: Row, total: int, floor: float) -> None:
         return
     end = min(start * (top / floor) ** (1 / tail["alpha"]), 3 * row["max_abs"])
     x = np.geomspace(start, max(end, start * 1.01), 20)
-    sure = words.is_index(tail)
-    ax.plot(
-        x, top * (x / start) ** -tail["alpha"], color=style.RED if sure else style.MUTED, ls="--", lw=1.4, zorder=4
-    )
-    ax.plot([start], [top], marker="o", ms=5, color=style.RED if sure else style.MUTED, zorder=5)
+    colour = style.RED if words.is_index(tail) else style.MUTED
+    ax.plot(x, top * (x / start) ** -tail["alpha"], color=colour, ls="--", lw=1.4, zorder=4)
+    ax.plot([start], [top], marker="o", ms=5, color=colour, zorder=5)
 
 
 def magnitudes(ax: Axes, row: Row) -> None:
-    """How many values of each sign lie in each quarter of a binade."""
+    """How densely values of each sign lie over log magnitude: bins differ in width, so a rate it is."""
     bins = row["histogram"]
     zeros = words.percent(row["zeros"] / row["count"]) if row["count"] else "–"
     heading(ax, row["name"], f"{words.count(row['count'])} values, {zeros} of them zero")
     edges = _floats(bins["edges"])
     if edges.size < 2:
         return empty(ax, "no nonzero values")
+    binades = np.diff(np.log2(edges))
+    largest = 0.0
     for sign, colour, width in (("positive", style.BLUE, 1.6), ("negative", style.ORANGE, 1.1)):
-        counts = _floats(bins[sign])
-        ax.stairs(np.where(counts > 0, counts, 0.5), edges, baseline=0.5, color=colour, lw=width, label=sign)
+        rate = _floats(bins[sign]) / binades
+        largest = max(largest, float(rate.max()))
+        ax.stairs(np.where(rate > 0, rate, 0.5), edges, baseline=0.5, color=colour, lw=width, label=sign)
     ax.set_xscale("log")
     ax.set_yscale("log")
-    largest = max(max(bins["positive"]), max(bins["negative"]))
     ax.set_ylim(0.5, 12 * largest)
     logarithmic(ax.xaxis)
     logarithmic(ax.yaxis)
     ax.legend(loc="upper left", ncols=2, borderaxespad=0.1, handlelength=1.2, columnspacing=1.2)
     ax.set_xlabel("magnitude of a gradient value")
-    ax.set_ylabel("values per ¼ binade")
+    ax.set_ylabel("values per factor 2 of magnitude")
     return None
 
 

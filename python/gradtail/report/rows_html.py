@@ -10,7 +10,7 @@ from typing import Any
 from gradtail.report import words
 from gradtail.report.words import Row
 
-_LOW, _HIGH, _WIDTH = 0.5, 16.0, 150.0
+_LOW, _HIGH, _WIDTH = 0.7, 12.0, 160.0
 
 
 def table(rows: Sequence[Row], whole: Row | None, first: str) -> str:
@@ -19,8 +19,8 @@ def table(rows: Sequence[Row], whole: Row | None, first: str) -> str:
     body = ([_row(whole, "whole")] if whole is not None else []) + [_row(row, "") for row in ordered]
     heads = [
         (first, "text", "left", ""),
-        ("α", "", "", "tail exponent: P(|g| > x) falls as x to the minus α; smaller is heavier"),
-        ("95 % interval " + _scale(), "", "left", ""),
+        ("α, 95 %", "", "", "tail exponent: P(|g| > x) falls as x to the minus α; smaller is heavier"),
+        ("interval " + _scale(), "", "left", ""),
         ("verdict", "text", "left", ""),
         ("excess kurtosis", "", "", "0 for a normal law"),
         ("norm", "", "", "median over the steps"),
@@ -45,16 +45,15 @@ def _title(hint: str) -> str:
 
 def _row(row: Row, kind: str) -> str:
     tail = row["tails"]["both"]
-    group, alpha = words.heaviness(row)
-    # Indices first, then tails without one, when sorted by alpha as when sorted by heaviness.
-    key = None if group == 2 else alpha + 1e6 * group
+    group, _ = words.heaviness(row)
+    key = None if group == 2 else tail["alpha"] + 1e6 * group  # tails without an index come after
     high = row["quantiles"].get("0.999")
     ratio = row["max_abs"] / high if high else None
     zeros = row["zeros"] / row["count"] if row["count"] else None
     name = words.printable(row["name"])
     cells = [
-        f'<th scope="row" data-sort="{escape(name)}">{escape(name)}</th>',
-        _cell(key, f"<b>{escape(words.alpha_text(tail))}</b>" if group == 0 else _no_index(tail), "alpha"),
+        f'<th scope="row" data-sort="{escape(name)}">{_breakable(name)}</th>',
+        _cell(key, _index(tail) if group == 0 else _no_index(tail), "alpha"),
         _cell(key, bar(tail), "left"),
         _verdict(tail),
         _cell(row["excess_kurtosis"], words.number(row["excess_kurtosis"])),
@@ -65,6 +64,16 @@ def _row(row: Row, kind: str) -> str:
         _cell(row["size"], words.count(row["size"])),
     ]
     return f'<tr class="{kind}">{"".join(cells)}</tr>'
+
+
+def _breakable(name: str) -> str:
+    """Escape a name that may be broken after its dots."""
+    return escape(name).replace(".", ".<wbr>")
+
+
+def _index(tail: Row) -> str:
+    interval = words.interval_text(tail)
+    return f'<b>{escape(words.alpha_text(tail))}</b><br><span class="quiet">{interval}</span>'
 
 
 def _no_index(tail: Row | None) -> str:
@@ -79,11 +88,12 @@ def _cell(key: float | None, shown: str, kind: str = "") -> str:
 def _verdict(tail: Row | None) -> str:
     if tail is None:
         return '<td class="words none" data-sort="">no tail: fewer than two nonzero values</td>'
-    said = escape(words.printable(tail["verdict"]))
+    said = escape(words.printable(words.short_verdict(tail)))
     kind = "" if words.is_index(tail) else " none"
-    above = f"k = {words.count(tail['k'])} of {words.count(tail['n'])}, above {words.number(tail['threshold'])}"
-    spread = "spread between blocks of steps" if tail["spread"] == "blocks" else "iid formula"
-    lines = f'{said}<br><span class="quiet">{above}; {spread}</span>'
+    above = f"top {words.count(tail['k'])} of {words.count(tail['n'])}"
+    above += f", above {words.number(tail['threshold'])}"
+    spread = "" if tail["spread"] == "blocks" else "; iid formula"
+    lines = f'{said}<br><span class="quiet one">{above}{spread}</span>'
     if tail["warnings"]:
         listed = [words.printable(warning) for warning in tail["warnings"]]
         items = "".join(f"<li>{escape(one)}</li>" for one in listed)
@@ -92,7 +102,8 @@ def _verdict(tail: Row | None) -> str:
             f'<details title="{title}"><summary>{words.plural(len(listed), "warning")}</summary>'
             f"<ul>{items}</ul></details>"
         )
-    return f'<td class="words{kind}" data-sort="{said}">{lines}</td>'
+    full = escape(words.printable(tail["verdict"]))
+    return f'<td class="words{kind}" data-sort="{said}" title="{full}">{lines}</td>'
 
 
 def _x(alpha: float) -> float:
@@ -104,7 +115,8 @@ def _scale() -> str:
     marks = "".join(
         f'<text class="scale" x="{_x(a)}" y="10" text-anchor="middle">{a:g}</text>' for a in (1, 2, 4, 8)
     )
-    return f'<svg class="bar" viewBox="0 0 {_WIDTH:g} 12" style="height:12px" aria-hidden="true">{marks}</svg>'
+    box = f'viewBox="0 0 {_WIDTH:g} 12" style="height:12px" aria-hidden="true"'
+    return f'<svg class="bar" {box}>{marks}</svg>'
 
 
 def tone(tail: Row) -> str:
@@ -130,8 +142,7 @@ def bar(tail: Row | None) -> str:
     a, b = (_x(tail["alpha"] if end is None else end) for end in ends)
     way = 1 if b >= a else -1
     drawn = (
-        f'<path class="range" d="M{a} 10H{b}"/>'
-        f'<path class="tip" d="M{b + 2 * way:.1f} 10l{-6 * way} -4v8z"/>'
+        f'<path class="range" d="M{a} 10H{b}"/><path class="tip" d="M{b + 2 * way:.1f} 10l{-6 * way} -4v8z"/>'
     )
     return _bar("slides", words.alpha_text(tail), marks + drawn)
 

@@ -29,9 +29,9 @@ def text(data: dict[str, Any], most: int = MOST_ROWS) -> str:
     for one in findings(data):
         said = words.printable(f"{one.title}: {one.text}")
         lines += textwrap.wrap(said, WIDTH, initial_indent="* ", subsequent_indent="  ")
-    lines += [
-        f"* {words.printable(note)}" for note in data["notes"][:5]
-    ] + ([f"* {len(data['notes']) - 5} more notes in report.json"] if len(data["notes"]) > 5 else [])
+    lines += [f"* {words.printable(note)}" for note in data["notes"][:5]] + (
+        [f"* {len(data['notes']) - 5} more notes in report.json"] if len(data["notes"]) > 5 else []
+    )
     if data["layers"]:
         header = _line("layer", "alpha", "95 % interval", "k", "kurtosis", "norm", "zeros", "bad")
         rows = sorted(data["layers"], key=words.heaviness)
@@ -39,7 +39,7 @@ def text(data: dict[str, Any], most: int = MOST_ROWS) -> str:
         lines += [_row(row) for row in rows[:most]]
         if len(rows) > most:
             lines.append(f"... {len(rows) - most} more")
-        lines += ["", "alpha: tail exponent, smaller is heavier; kurtosis: excess; norm: median over the steps."]
+        lines += ["", "alpha: tail exponent, smaller is heavier; kurtosis: excess; norm: median over steps."]
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -74,8 +74,6 @@ def _row(row: Row) -> str:
 
 def _line(*cells: str) -> str:
     name, alpha, interval, k, kurtosis, norm, zeros, bad = cells
-    if len(alpha) > 6:  # "no plateau (a→b)" takes the room of the interval, which is then empty
-        middle = f"{alpha:>22}"
-    else:
-        middle = f"{alpha:>6}  {interval:>14}"
+    # "no plateau (a→b)" takes the room of the interval, which is then empty
+    middle = f"{alpha:>22}" if len(alpha) > 6 else f"{alpha:>6}  {interval:>14}"
     return f"{name:<{_NAME}} {middle} {k:>6} {kurtosis:>9} {norm:>9} {zeros:>7} {bad:>6}"

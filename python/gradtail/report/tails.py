@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gradtail.estimators.tail import TailEstimate, hill, hill_blocks, hill_curve
+from gradtail.estimators.estimate import TailEstimate
+from gradtail.estimators.tail import hill, hill_blocks, hill_curve
 from gradtail.report.schema import jsonable, rounded
 from gradtail.states.magnitudes import Tail
 from gradtail.states.summary import Summary
@@ -17,6 +18,12 @@ TAILS: tuple[Tail, ...] = ("both", "upper", "lower")
 
 FEWEST_BLOCKS = 3
 """Blocks of steps from which their spread is an error bar; with fewer it is the iid formula."""
+
+MOST_BLOCKS = 16
+"""Blocks that error bars are taken from at most; neighbours are joined until there are as few.
+
+Longer blocks are nearer to being independent, and the work grows with their number.
+"""
 
 FEWEST_VALUES = 10
 """Values above the threshold that a point of a curve or time line rests on at least."""
@@ -33,13 +40,21 @@ def estimate(blocks: Sequence[Summary], whole: Summary, tail: Tail) -> TailEstim
     TailEstimate or None
         None where there are fewer than two nonzero values: no tail to speak of.
     """
-    present = [block for block in blocks if block.count]
     try:
-        if len(present) >= FEWEST_BLOCKS:
-            return hill_blocks(present, tail=tail)
+        if len(blocks) >= FEWEST_BLOCKS:
+            return hill_blocks(blocks, tail=tail)
         return hill(whole, tail=tail)
     except ValueError:
         return None
+
+
+def for_spread(blocks: Sequence[Summary]) -> list[Summary]:
+    """Blocks with values, neighbours joined until there are few enough."""
+    present = [block for block in blocks if block.count]
+    while len(present) > MOST_BLOCKS:
+        pairs = [a.merge(b) for a, b in zip(present[::2], present[1::2], strict=False)]
+        present = pairs + present[len(pairs) * 2 :]
+    return present
 
 
 def as_dict(found: TailEstimate | None) -> dict[str, Any] | None:
@@ -47,7 +62,7 @@ def as_dict(found: TailEstimate | None) -> dict[str, Any] | None:
     if found is None:
         return None
     slide = found.slide
-    return jsonable(
+    fields: dict[str, Any] = jsonable(
         {
             "alpha": found.alpha,
             "stderr": found.stderr,
@@ -62,7 +77,8 @@ def as_dict(found: TailEstimate | None) -> dict[str, Any] | None:
             "spread": found.spread,
             "warnings": list(found.warnings),
         }
-    )  # type: ignore[no-any-return]
+    )
+    return fields
 
 
 def curve_of(whole: Summary, tail: Tail = "both", inflation: float = 1.0) -> dict[str, Any] | None:
@@ -128,7 +144,7 @@ def _at_share(block: Summary, share: float) -> TailEstimate | None:
 
 
 def _spread_out(k: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Indices of about sixty entries of an ascending array, evenly spread in its logarithm."""
+    """Pick about sixty entries of an ascending array, evenly spread in its logarithm."""
     first = int(np.searchsorted(k, FEWEST_VALUES))
     if first >= k.size:
         return np.zeros(0, np.int64)

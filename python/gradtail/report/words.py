@@ -20,20 +20,28 @@ def printable(text: object) -> str:
     >>> print(printable("layer\x1b[2J"))
     layer\x1b[2J
     """
+    strange = ("Cc", "Cf", "Cs", "Zl", "Zp")
     return "".join(
-        c.encode("unicode_escape").decode() if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c
-        for c in str(text)
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in strange else c for c in str(text)
     )
 
 
 def shorten(text: str, width: int) -> str:
-    """Cut out of the middle of a name, where names of layers differ least.
+    """Fit the name of a layer: words from the left down to a letter, and at last a cut in the middle.
 
     Examples
     --------
-    >>> shorten("transformer.h.11.attn.c_attn.weight", 20)
-    'transf…c_attn.weight'
+    >>> shorten("transformer.h.11.attn.c_attn.weight", 26)
+    't.h.11.attn.c_attn.weight'
+    >>> shorten("transformer.h.11.attn.c_attn.weight", 14)
+    't.h.…tn.weight'
     """
+    parts = text.split(".")
+    for i, part in enumerate(parts[:-2]):
+        if sum(map(len, parts)) + len(parts) - 1 <= width:
+            break
+        parts[i] = part if part.isdigit() else part[:1]
+    text = ".".join(parts)
     if len(text) <= width:
         return text
     head = (width - 1) // 3
@@ -126,12 +134,28 @@ def interval_text(tail: Row | None) -> str:
     return f"{number(low)} to {number(high)}"
 
 
+def short_verdict(tail: Row) -> str:
+    """Say what a tail is, without the numbers that stand beside it."""
+    if tail["alpha"] is None:
+        return str(tail["verdict"])
+    if tail["plateau"] is False:
+        return "no plateau: α slides with k, no single index"
+    return "power-law tail" if tail["plateau"] else "too few points to tell a power law"
+
+
 def heaviness(row: Row) -> tuple[int, float]:
-    """Sort key: heaviest index first, then tails without one, then layers without a tail."""
+    """Sort key, heaviest first: tails with an index, those without one, layers without a tail.
+
+    Indices are ordered by the upper end of their interval, so that those that are small for sure
+    come before those that may be.
+    """
     tail = row["tails"]["both"]
     if tail is None or tail["alpha"] is None:
         return 2, 0.0
-    return (0 if is_index(tail) else 1), tail["alpha"]
+    if not is_index(tail):
+        return 1, tail["alpha"]
+    high = tail["ci95"][1]
+    return 0, tail["alpha"] * 1e3 if high is None else high
 
 
 def what_alpha_means(tail: Row) -> str:
