@@ -334,15 +334,19 @@ def _slope(ordered: Ordered, k: int) -> tuple[float, float, float]:
 
 
 def _slide(ordered: Ordered, k: int) -> Slide | None:
-    """See how alpha changes over the top 30 k, or as many as a slope of half an exponential law's needs.
+    """See how alpha changes over the top 10 k, or over more of the top tenth where that is too few.
 
-    That is where it is three standard errors, from 1 / (log(n / k) + 1) for the exponential law's.
+    Enough are those at which half the slope of an exponential law is 3.5 standard errors; its slope is
+    near 1 / (log(n / k) + 1). Share of samples found without a plateau at k="auto", with n = 1e4, 1e5,
+    1e6 (200, 150, 40 samples, seed 5): Pareto(2) 1, 0, 0 %; t(3) 10, 0, 0 %; t(5) 58, 18, 0 %;
+    lognormal 74, 70, 78 %; normal and exponential 100 %. Pareto laws at k of 0.2, 2 and 30 % of 2e4:
+    2.7, 0 and 0 % (300 samples, seed 15).
     """
     most = min(max(k, ordered.n // 10), ordered.known - 1)
     needed = 1000.0
     for _ in range(3):
-        needed = 36 * (math.log(max(ordered.n / needed, 1.0)) + 1) ** 2
-    wide = min(max(30 * k, math.ceil(needed)), most)
+        needed = 49 * (math.log(max(ordered.n / needed, 1.0)) + 1) ** 2
+    wide = min(max(10 * k, math.ceil(needed)), most)
     if wide < 2 * _FIRST_K:
         return None
     narrow = max(_FIRST_K, wide // 32)
