@@ -97,7 +97,9 @@ def test_rows_of_a_table_are_kept_apart_by_any_number_of_threads(threads):
     spec = SummaryTable.empty(4, 4)
     backends.resolve("numpy").summarize(views, spec)
     for row in range(4):
-        native, other = (Summary.from_parts(t.records[row], t.counts[row], t.bits) for t in (expected, spec))
+        native, other = (
+            Summary.from_parts(t.records[row : row + 1], t.counts[row], t.bits) for t in (expected, spec)
+        )
         values.assert_same(native, other, 1e-6, *(a for a, r in zip(arrays, rows, strict=True) if r == row))
 
 

@@ -50,12 +50,12 @@ class Moments:
     def from_record(cls, record: Any) -> Moments:
         """Read one record of a table."""
         first = int(record["first_nonfinite"])
-        return cls(
-            *(int(record[field]) for field in ("count", "zeros", "nan", "posinf", "neginf")),
-            None if first == NO_INDEX else first,
-            float(record["max_abs"]),
-            tuple(float(record[f"sum{p}"]) for p in (1, 2, 3, 4)),  # type: ignore[arg-type]
+        count, zeros, nan, posinf, neginf = (
+            int(record[field]) for field in ("count", "zeros", "nan", "posinf", "neginf")
         )
+        sums = (float(record["sum1"]), float(record["sum2"]), float(record["sum3"]), float(record["sum4"]))
+        where = None if first == NO_INDEX else first
+        return cls(count, zeros, nan, posinf, neginf, where, float(record["max_abs"]), sums)
 
     @property
     def exponent(self) -> int:
