@@ -174,7 +174,9 @@ def test_the_curve_of_bins_is_hill_at_every_edge(backend, tail):
             (curve.alpha[i], curve.stderr[i], curve.bin_stderr[i], curve.threshold[i]), rel=1e-9
         )
     exact = hill_curve(x, tail, k=curve.k)
-    assert np.all(np.abs(curve.alpha - exact.alpha) < 4 * curve.bin_stderr)
+    away = (curve.alpha - exact.alpha) / curve.bin_stderr
+    assert 0.5 < np.sqrt(np.mean(away**2)) < 1.3
+    assert np.all(np.abs(away) < 9)  # the gap from an edge down to the next value is exponential, not normal
 
 
 def test_hill_at_every_edge_takes_a_tenth_of_a_millisecond():

@@ -102,27 +102,21 @@ def _log_bins(bits: int) -> tuple[FloatArray, FloatArray]:
     return low, np.append(np.diff(low), math.log1p(2.0**-bits))
 
 
-def _mean_place(b: FloatArray) -> FloatArray:
-    """Mean of t on [0, 1] under the density e^(-b t): 1/2 - b/12 for small b."""
-    b = np.maximum(b, 1e-5)
-    return 1 / b + 1 / np.expm1(-b) + 1
-
-
 class BinnedValues:
     """One tail of a histogram; costs depend on the bins in use and not on the values.
 
     Inside a bin of log width w, log x gets the density of a Pareto law cut to the bin, e^(-a t). Its
     exponent is that of the values in and above the bin: of C values whose bins lie D log units above
-    this one in sum, with all bins equally wide, a = log(1 + C w / D) / w is the maximum-likelihood
-    exponent. Here w is the mean width over those values, and D has half a bin added, which keeps a
-    finite. A flat density would put the mean excess off by a share of about (a w)**2 / 12.
+    this one in sum, a = log(1 + r) / w with r = C w / D, the maximum-likelihood exponent were all bins
+    as wide as this one. D has half a bin added, which keeps a finite. With b = a w, the mean place in
+    the bin is w (1/b - 1/r). A flat density would put it off by about w b / 12.
     """
 
     def __init__(self, counts: IntArray, bits: int, exact: bool, vanished: int) -> None:
         used = (counts != 0).nonzero()[0][::-1].copy()
-        logs, widths = _log_bins(bits)
+        lows, widths = _log_bins(bits)
         self._m = m = counts[used].astype(np.float64)
-        self._low = low = logs[used]
+        self._low = low = lows[used]
         self._upto = upto = m.cumsum()
         self.known = int(upto[-1]) if used.size else 0
         self.n, self._exact = self.known + vanished, exact
@@ -131,15 +125,13 @@ class BinnedValues:
             self._edge = edges_for(bits)[used]
         elif used.size:
             self._width = w = widths[used]
-            mean_w = (m * w).cumsum() / upto
-            self._a = a = np.log1p(upto * mean_w / (sums - upto * low + 0.5 * mean_w)) / mean_w
-            few = min(int(upto.searchsorted(_ENOUGH_FOR_SLOPE)), a.size - 1)
-            a[:few] = a[few]
-            b = a * w
-            self._cut = cut = np.expm1(-b)
-            sums += (m * w * (1 / b + 1 / cut + 1)).cumsum()  # the mean places: see _mean_place
-            self._mean_w = mean_w
-        self._sums = np.zeros(used.size + 1)  # over the bins above each one
+            self._r = r = upto * w / (sums - upto * low + 0.5 * w)
+            self._b = b = np.log1p(r)
+            few = min(int(upto.searchsorted(_ENOUGH_FOR_SLOPE)), used.size - 1)
+            b[:few] = b[few] / w[few] * w[:few]
+            r[:few] = np.expm1(b[:few])
+            sums += (m * w * (r - b) / (b * r)).cumsum()
+        self._sums = np.zeros(used.size + 1)  # of logs over the bins above each one
         self._sums[1:] = sums
 
     def edge_excess(self) -> tuple[IntArray, Excess]:
@@ -162,23 +154,23 @@ class BinnedValues:
             if inside is not None:
                 mean[i == 0] = 0.0  # not the rounding of equal values
             return Excess(mean, self._edge[i], np.zeros(k.shape))
-        m, w, a = self._m[i], self._width[i], self._a[i]
-        # The (j+1)-th largest of m values is at the (j+1)/(m+1) upper quantile of their law, in the mean.
+        m, w, r = self._m[i], self._width[i], self._r[i]
+        # The (j+1)-th largest of m values is at the (j+1)/(m+1) upper quantile of their law, in the
+        # mean; above it the law is of the same form, with r cut to that share.
         share = (1 if inside is None else inside + 1) / (m + 1)
-        t = -np.log1p((1 - share) * self._cut[i]) / a
+        cut = share * r
+        b = np.log1p(cut)
+        rest = w * b / self._b[i]  # of the bin, above the threshold
+        threshold = low + w - rest
         if inside is not None:
-            rest = w - t
-            total = total + inside * (low + t + rest * _mean_place(a * rest))
-        threshold = low + t
+            total = total + inside * (threshold + rest * (1 / b - 1 / cut))
         mean = total / k - threshold
-        # A flat density in place of the sloping one, and chance: where k values lie within their
+        # A density flat in x in place of the falling one, and chance: where k values lie within their
         # bins, and where the threshold lies in its own (a Beta law).
-        per = 1 / mean
-        slope = self._mean_w[i] * per
-        slope *= slope / 12
-        own = w * per
-        blur = np.sqrt(slope * slope + slope / k + own * own * share * (1 - share) / (m + 2))
-        return Excess(mean, np.exp(threshold), blur)
+        own = w / mean
+        slope = own * (own + w) / 12
+        chance = own * own * (share * (1 - share) / (m + 2) + 1 / (12 * k))
+        return Excess(mean, np.exp(threshold), np.sqrt(slope * slope + chance))
 
     def ks(self, k: IntArray, excess: Excess) -> FloatArray:
         """See :meth:`Ordered.ks`."""

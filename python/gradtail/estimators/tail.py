@@ -77,8 +77,9 @@ def hill(source: object, k: ChoiceOfK = "auto", tail: Tail = "both") -> TailEsti
     In bins, values follow a Pareto law cut to the bin (the exponent is that of the tail above), and
     ``bin_stderr`` has three parts in quadrature: with w the width of a bin in log x, the places of
     the k values, alpha w / sqrt(12 k); that of the threshold, from the Beta law of an order
-    statistic among those of its bin; and the whole difference between a flat and a sloping density,
-    (alpha w)^2 / 12 of alpha. Where the inputs have no more mantissa bits than the bins all is exact.
+    statistic among those of its bin; and the whole difference from a density that is flat in x,
+    alpha (alpha + 1) w^2 / 12 of alpha. All is exact where the inputs have no more mantissa bits than
+    the bins.
 
     Costs: arrays O(n + m log m), m = max(k, n / 10); histograms depend on the bins in use only.
 
@@ -135,8 +136,9 @@ def hill_curve(source: object, tail: Tail = "both", k: npt.ArrayLike | None = No
         excess = ordered.excess(at)
     with np.errstate(divide="ignore"):  # the k + 1 largest may be equal
         alpha = 1 / excess.mean
-    stderr = alpha * np.sqrt(1 / at + excess.blur * excess.blur)
-    bins = alpha * excess.blur if excess.blur.any() else excess.blur
+    blur = excess.blur
+    stderr = alpha * np.sqrt(1 / at + blur * blur)
+    bins = alpha * blur if blur[-1:].any() else blur  # none, or all of them
     return HillCurve(at, alpha, stderr, excess.threshold, bins)
 
 
