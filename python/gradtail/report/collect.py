@@ -139,7 +139,7 @@ class _Rows:
             blocks = [block.summary for block in found]
             self.layers.append(self._row(node.name, list(node.arrays()), blocks, curves=True))
             return blocks
-        blocks = [_merged(parts) for parts in zip(*below, strict=True)]
+        blocks = [tails.merged(parts) for parts in zip(*below, strict=True)]
         # A module of one child is that child, and one that holds everything is the whole model.
         arrays = list(node.arrays())
         if len(below) > 1 and len(arrays) < len(self._columns):
@@ -147,7 +147,7 @@ class _Rows:
         return blocks
 
     def _row(self, name: str, arrays: list[str], blocks: list[Summary], *, curves: bool) -> dict[str, Any]:
-        whole = _merged(blocks) if blocks else Summary(self._stream.bits, backend=self._stream.backend)
+        whole = tails.merged(blocks) if blocks else Summary(self._stream.bits, backend=self._stream.backend)
         spread = tails.for_spread(blocks)
         both = tails.estimate(spread, whole, "both")
         row = {
@@ -162,7 +162,7 @@ class _Rows:
             return row
         for tail in tails.TAILS[1:]:
             row["tails"][tail] = tails.as_dict(tails.estimate(spread, whole, tail))
-        row["hill"] = tails.curve_of(whole, inflation=tails.inflation_of(both, whole))
+        row["hill"] = tails.curve_of(whole, inflation=tails.inflation_of(both))
         row["histogram"] = histogram(whole)
         row["time_line"] = {
             **tails.time_line(blocks, both),
@@ -190,13 +190,6 @@ class _Rows:
             "median": float(np.median(joint)) if joint.size else None,
             "max": float(joint.max()) if joint.size else None,
         }
-
-
-def _merged(parts: Sequence[Summary]) -> Summary:
-    total = parts[0]
-    for part in parts[1:]:
-        total = total.merge(part)
-    return total
 
 
 def _numbers(whole: Summary) -> dict[str, Any]:

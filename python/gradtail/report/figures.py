@@ -89,7 +89,7 @@ def panel_svgs(row: Row, data: Data) -> Iterator[tuple[str, str]]:
 
 def _single(row: Row, data: Data, kind: Kind) -> Figure:
     figure = style.figure(3.25, 2.6)
-    ax = figure.add_axes((0.175, 0.175, 0.8, 0.635))
+    ax = figure.add_axes((0.175, 0.175, 0.775, 0.635))
     kind.draw(ax, row, data)
     return figure
 

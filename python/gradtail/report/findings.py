@@ -80,9 +80,10 @@ def _surely_below(tail: Row, limit: float) -> bool:
 
 def how_sure(data: dict[str, Any]) -> str:
     """Say where the error bars come from."""
-    spreads = {tail["spread"] for row in data["layers"] if (tail := row["tails"]["both"]) is not None}
-    if "blocks" in spreads:
-        return f"Intervals are 95 %, from the spread between {data['run']['blocks']} blocks of steps."
+    tails = [tail for row in data["layers"] if (tail := row["tails"]["both"]) is not None]
+    most = max((tail["blocks"] or 0 for tail in tails), default=0)
+    if most:
+        return f"Intervals are 95 %, from the spread between {most} blocks of steps."
     return "Intervals are 95 % by the iid formula (too few steps for better): read them as too narrow."
 
 

@@ -36,6 +36,12 @@ they do not know of that, and are too narrow.</li>
 """
 
 
+_ORDER = (
+    "Ordered by the upper end of the interval, so that what is heavy for sure comes first; "
+    "layers without an index follow. Click a column to sort."
+)
+
+
 @cache
 def _asset(name: str) -> str:
     return files("gradtail.report").joinpath(name).read_text(encoding="utf-8")
@@ -121,7 +127,7 @@ def _layers(data: Data) -> str:
     return (
         f"<section><h2>Layers, heaviest tail first</h2>\n"
         f"{_figure('Tail index by layer', figures.layers_svg(data), 'tall')}\n"
-        f'<p></p><div class="tools"><span class="quiet keys">{keys}</span></div>\n'
+        f'<p class="quiet">{_ORDER}</p><div class="tools"><span class="quiet keys">{keys}</span></div>\n'
         f"{rows_html.table(data['layers'], data['whole'], 'layer')}\n{modules}</section>"
     )
 

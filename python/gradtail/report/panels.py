@@ -140,7 +140,7 @@ def magnitudes(ax: Axes, row: Row) -> None:
     logarithmic(ax.yaxis)
     ax.legend(loc="upper left", ncols=2, borderaxespad=0.1, handlelength=1.2, columnspacing=1.2)
     ax.set_xlabel("magnitude of a gradient value")
-    ax.set_ylabel("values per factor 2 of magnitude")
+    ax.set_ylabel("values per doubling of it")
     return None
 
 
