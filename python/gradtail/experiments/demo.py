@@ -141,7 +141,7 @@ class Demo:
         if self.settings.sample:
             written = self.model.sample(PROMPT, self.settings.sample, seed=self.settings.recipe.seed)
             print("The model writes:\n")
-            print("\n".join("    " + line for line in printable(written).splitlines()) + "\n")
+            print("\n".join("    " + line.rstrip() for line in printable(written).splitlines()) + "\n")
 
     def _view(self) -> View:
         steps = self.settings.recipe.steps

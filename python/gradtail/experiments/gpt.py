@@ -106,7 +106,7 @@ class GPT(nn.Module):
         return functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
 
     @torch.no_grad()
-    def sample(self, prompt: bytes, length: int, *, temperature: float = 0.7, seed: int = 0) -> bytes:
+    def sample(self, prompt: bytes, length: int, *, temperature: float = 0.8, seed: int = 0) -> bytes:
         """Continue a prompt, which is not empty, by ``length`` bytes."""
         device = self.tokens.weight.device
         generator = torch.Generator().manual_seed(seed)

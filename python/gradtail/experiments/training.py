@@ -22,7 +22,7 @@ class Recipe:
 
     steps: int
     batch: int = 8
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     warmup: int = 20
     weight_decay: float = 0.1
     max_norm: float = 1.0
