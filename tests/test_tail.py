@@ -2,7 +2,6 @@
 
 import math
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -177,17 +176,6 @@ def test_the_curve_of_bins_is_hill_at_every_edge(backend, tail):
     away = (curve.alpha - exact.alpha) / curve.bin_stderr
     assert 0.5 < np.sqrt(np.mean(away**2)) < 1.3
     assert np.all(np.abs(away) < 9)  # the gap from an edge down to the next value is exponential, not normal
-
-
-def test_hill_at_every_edge_takes_a_tenth_of_a_millisecond():
-    state = summarize(np.random.default_rng(8).standard_t(3, 1_000_000).astype(np.float32))
-    hill_curve(state)
-    times = []
-    for _ in range(500):
-        start = time.perf_counter()
-        hill_curve(state)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 3e-4  # the benchmark holds it to 1e-4 on a quiet machine
 
 
 def test_auto_on_bins_agrees_with_auto_on_values():
