@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import gradtail
 import numpy as np
 import pytest
 import torch
+
+import gradtail
 
 from .harness import Table, compare
 

@@ -40,6 +40,7 @@ def test_memory_does_not_grow_with_the_input(table: Table, largest: int) -> None
 
 def test_memory_of_a_stream(table: Table) -> None:
     import numpy as np
+
     from gradtail import GradientStream
 
     rng: Any = np.random.default_rng(0)
@@ -47,4 +48,6 @@ def test_memory_of_a_stream(table: Table) -> None:
     for _ in range(100):
         stream.update({f"layer{i}": rng.standard_normal(5000, np.float32) for i in range(100)})
     used = stream.nbytes
-    table.add(Row("memory of a stream", f"100 tensors, 100 steps: {used / 2**20:.1f} MiB", 0.0, 0.0, 0, 0, None))
+    table.add(
+        Row("memory of a stream", f"100 tensors, 100 steps: {used / 2**20:.1f} MiB", 0.0, 0.0, 0, 0, None)
+    )

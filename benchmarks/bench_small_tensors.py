@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import gradtail
 import numpy as np
 import pytest
 import torch
+
+import gradtail
 from gradtail.backends import native
 from gradtail.buffers import views_of
 from gradtail.states.table import SummaryTable

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-import gradtail
 import numpy as np
 import pytest
 import torch
+
+import gradtail
 from gradtail.backends import native
 from gradtail.buffers import views_of
 from gradtail.states.table import SummaryTable
 
-from .harness import Table, compare
+from .harness import Table, Work, compare
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 REFERENCE = "torch.sum of the same bytes"
@@ -39,7 +41,7 @@ def test_one_read(n: int, dtype: str, pool: Any, table: Table, largest: int, ben
     x = torch.from_numpy(np.resize(pool, n)).to(DTYPES[dtype])
     same_bytes = x if dtype == "float32" else x.view(torch.float32)
     rows, views = SummaryTable.empty(1, 4), views_of(x)
-    works = {
+    works: dict[str, Work] = {
         REFERENCE: same_bytes.sum,
         "gradtail: moments, counts, histogram": lambda: native.summarize(views, rows),
         "torch norm alone": lambda: torch.linalg.vector_norm(x),
@@ -70,10 +72,9 @@ def hill_by_partition(magnitude: Any, k: int) -> float:
 def test_bfloat16_costs_no_more_than_float32(pool: Any, table: Table, largest: int) -> None:
     n = min(10**8, largest)
     x = torch.from_numpy(np.resize(pool, n))
-    works = {}
+    works: dict[str, Work] = {}
     for name, dtype in DTYPES.items():
-        views, rows = views_of(x.to(dtype)), SummaryTable.empty(1, 4)
-        works[name] = lambda views=views, rows=rows: native.summarize(views, rows)
+        works[name] = partial(native.summarize, views_of(x.to(dtype)), SummaryTable.empty(1, 4))
     compare(
         table, f"per element, {n:.0e}, 1 thread", works, elements=n, bytes=0, reference="float32",
         goals={"bfloat16": 1.0}, rounds=9,

@@ -42,8 +42,8 @@ class Table:
         return row
 
     def markdown(self) -> str:
-        head = "| what | case | median | best | ns/element | ratio | goal | |\n|---|---|---|---|---|---|---|---|\n"
-        return head + "\n".join(self._line(row) for row in self.rows) + "\n"
+        head = ["| what | case | median | best | ns/element | ratio | goal | |", "|---" * 8 + "|"]
+        return "\n".join(head + [self._line(row) for row in self.rows]) + "\n"
 
     @staticmethod
     def _line(row: Row) -> str:
@@ -71,7 +71,9 @@ def keep_freed_memory() -> None:
         pass
 
 
-def interleaved(works: dict[str, Work], rounds: int, warmup: int = 2, inner: int = 1) -> dict[str, list[float]]:
+def interleaved(
+    works: dict[str, Work], rounds: int, warmup: int = 2, inner: int = 1
+) -> dict[str, list[float]]:
     """Time each work ``rounds`` times, one after the other within a round; seconds a call."""
     for work in works.values():
         for _ in range(warmup):

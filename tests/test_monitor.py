@@ -12,13 +12,16 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs PyTorch")
 
-from gradtail.torch import Monitor  # noqa: E402
 from torch import nn  # noqa: E402
+
+from gradtail.torch import Monitor  # noqa: E402
 
 
 def small_model(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Sequential(nn.Linear(8, 8), nn.Tanh()), nn.Linear(8, 3))
+    return nn.Sequential(
+        nn.Linear(6, 8), nn.Tanh(), nn.Sequential(nn.Linear(8, 8), nn.Tanh()), nn.Linear(8, 3)
+    )
 
 
 def backward(model: nn.Module, seed: int, scale: float = 1.0) -> torch.Tensor:
@@ -30,7 +33,9 @@ def backward(model: nn.Module, seed: int, scale: float = 1.0) -> torch.Tensor:
 
 
 def norm64(model: nn.Module) -> float:
-    return math.sqrt(sum(float(p.grad.double().square().sum()) for p in model.parameters() if p.grad is not None))
+    return math.sqrt(
+        sum(float(p.grad.double().square().sum()) for p in model.parameters() if p.grad is not None)
+    )
 
 
 def test_torch_step_sees_every_gradient(backend: str) -> None:

@@ -144,7 +144,9 @@ class GradientStream:
             self._open_since = step
         self._open_steps += 1
         self._note_nonfinite(step)
-        self._log.add(step, _norms(self._newest.records), self.norm(), self.nonfinite())
+        norms = np.full(len(self._rows), np.nan)  # of arrays that are not there
+        norms[rows] = _norms(self._newest.records)[rows]
+        self._log.add(step, norms, self.norm(), self.nonfinite())
         if self._open_steps == self._block_steps:
             self._close_block()
 
@@ -258,7 +260,9 @@ class GradientStream:
     def _group_rows(self, group: str | None) -> list[int]:
         if group is None:
             return list(self._rows.values())
-        rows = [row for name, row in self._rows.items() if name == group or name.startswith(group + ".")]
+        if group in self._rows:
+            return [self._rows[group]]
+        rows = [row for name, row in self._rows.items() if name.startswith(f"{group}.")]
         if not rows:
             raise ValueError(f"group: expected an array name or a prefix of some, got {group!r}")
         return rows

@@ -40,7 +40,7 @@ class RecordLog:
             return
         if len(self._steps) == self._most:
             for column in (self._steps, self._norms, self._norm, self._nonfinite):
-                del column[1::2]  # type: ignore[attr-defined]
+                del column[1::2]
             self.stride *= 2
             if (self._seen - 1) % self.stride:
                 return
@@ -69,7 +69,7 @@ class RecordLog:
         return np.array(self._nonfinite, np.int64)
 
     def norms(self, groups: int) -> npt.NDArray[np.float32]:
-        """Norm of each of ``groups`` groups, shape (m, groups); NaN before a group appeared."""
+        """Norm of each of ``groups`` groups, shape (m, groups); NaN where one was not observed."""
         table = np.full((len(self), groups), np.nan, np.float32)
         for row, values in zip(table, self._norms, strict=True):
             row[: values.size] = values
