@@ -1,5 +1,6 @@
 """build_info, threads, and what the compiled extension lets out."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -131,11 +132,18 @@ def test_reason(monkeypatch, probe, visible, reason):
 
 def test_reason_without_extension(monkeypatch):
     monkeypatch.setattr(native, "core", None)
-    monkeypatch.setattr(native, "error", "built without it (pure NumPy package)")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     info = build_info()
-    assert info["reason"] == "no native extension: built without it (pure NumPy package)"
+    assert info["reason"] == "built without the native extension (pure NumPy package)"
     assert (info["native"], info["cuda"], info["simd"], info["driver"]) == (False, False, None, None)
     assert "NumPy does the work" in format_build_info()
+
+
+def test_reason_with_an_extension_that_is_not_in_use(monkeypatch):
+    monkeypatch.setattr(native, "core", None)
+    monkeypatch.setattr(native, "error", "switched off by GRADTAIL_BACKEND=numpy")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    assert build_info()["reason"] == "no native extension: switched off by GRADTAIL_BACKEND=numpy"
 
 
 def test_text_for_a_gpu(monkeypatch):

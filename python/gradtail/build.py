@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 from typing import Any
 
@@ -70,7 +71,7 @@ def build_info() -> dict[str, Any]:
         "cuda_runtime": _cuda_version(probe["runtime"]) if probe["built"] else None,
         "driver": _cuda_version(probe["driver"]) if probe["built"] else None,
         "devices": probe["devices"],
-        "reason": f"no native extension: {native.error}" if core is None else _why_no_device(probe),
+        "reason": _why_not_native() if core is None else _why_no_device(probe),
         "simd": None if core is None else core.simd(),
         "threads": num_threads(),
         "version": __version__,
@@ -156,6 +157,12 @@ def _threads_asked_for() -> int:
 def _cuda_version(number: int) -> str | None:
     """Write 13000 as "13.0", and 0, which stands for none, as None."""
     return f"{number // 1000}.{number % 1000 // 10}" if number else None
+
+
+def _why_not_native() -> str:
+    if importlib.util.find_spec("gradtail._core") is None:
+        return "built without the native extension (pure NumPy package)"
+    return f"no native extension: {native.error}"
 
 
 def _why_no_device(probe: dict[str, Any]) -> str | None:
