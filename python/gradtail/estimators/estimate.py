@@ -155,11 +155,17 @@ class TailEstimate:
         low, high = self.ci()
         interval = f"alpha {self.alpha:.3g} (95 % {low:.3g} to {high:.3g})"
         if self.plateau is None:
-            why = "bins too wide" if 2 * self.bin_stderr**2 > self.stderr**2 else "too few points"
-            return f"{why} to tell a power law: {interval} at k = {self.k}"
+            return f"{self.obstacle} to tell a power law: {interval} at k = {self.k}"
         if self.plateau:
             return f"power-law tail, {interval}"
         return f"no plateau: {self.slide}, no single index"
+
+    @property
+    def obstacle(self) -> str:
+        """What most of the error bar comes from."""
+        if 2 * self.bin_stderr**2 > self.stderr**2:
+            return "bins too wide"
+        return "too few points" if self.blocks is None else "blocks of steps too different"
 
     def __str__(self) -> str:
         side = "both tails" if self.tail == "both" else f"{self.tail} tail"

@@ -140,7 +140,7 @@ def short_verdict(tail: Row) -> str:
         return str(tail["verdict"])
     if tail["plateau"] is False:
         return "no plateau: α slides with k, no single index"
-    return "power-law tail" if tail["plateau"] else "too few points to tell a power law"
+    return "power-law tail" if tail["plateau"] else str(tail["verdict"]).partition(":")[0]
 
 
 def heaviness(row: Row) -> tuple[int, float]:
