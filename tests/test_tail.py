@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import gradtail
 from gradtail import Summary, summarize
-from gradtail.estimators import hill, hill_blocks, hill_curve
+from gradtail.estimators import hill, hill_blocks, hill_curve, hill_curve_blocks
 from gradtail.states.magnitudes import Magnitudes
 
 BACKENDS = pytest.mark.parametrize("backend", gradtail.backends.available())
@@ -234,7 +234,8 @@ def test_auto_covers(law):
 
 
 def test_blocks_cover_what_iid_does_not():
-    # alpha differs between blocks as between batches; the truth is that of infinitely many blocks.
+    # alpha differs between blocks as between batches: the truth of the pooled values is that of
+    # infinitely many blocks, a typical block has the median.
     rng, share, blocks, size = np.random.default_rng(14), 0.05, 20, 2000
     deviate, weight = np.polynomial.hermite_e.hermegauss(60)
     alphas, weight = 2 * np.exp(0.15 * deviate), weight / weight.sum()
@@ -249,12 +250,57 @@ def test_blocks_cover_what_iid_does_not():
         states = [summarize(rng.pareto(a, size) + 1) for a in own]
         found = hill_blocks(states, k=share)
         whole = hill(merged(states), k=share)
-        assert (found.alpha, found.k, found.threshold) == (whole.alpha, whole.k, whole.threshold)
-        hits += [low <= truth <= high for low, high in (found.ci(), whole.ci())]
+        intervals = (2.0, found.ci()), (truth, whole.ci())  # a typical block's alpha; that of all values
+        hits += [low <= value <= high for value, (low, high) in intervals]
     assert found.spread == "blocks"
     assert found.blocks == blocks
     assert 0.90 <= hits[0] / 300 <= 0.985
     assert hits[1] / 300 < 0.85
+
+
+@pytest.mark.parametrize("k", ["auto", 0.3])
+def test_blocks_of_other_scales_are_no_mixture(k):
+    rng = np.random.default_rng(16)
+    scales = 10.0 ** np.linspace(-2, 0, 12)
+    states = [summarize(scale * (rng.pareto(3.0, 20_000) + 1)) for scale in scales]
+    found = hill_blocks(states, k)
+    low, high = found.ci()
+    assert low < 3 < high
+    assert found.plateau is True
+    if k != "auto":
+        assert hill(merged(states), k).ci()[1] < 2
+        assert any(w.startswith("scales differ between blocks of steps") for w in found.warnings)
+    alike = hill_blocks([summarize(rng.pareto(3.0, 20_000) + 1) for _ in range(12)], k)
+    assert not any("scales" in w for w in alike.warnings)
+
+
+def test_curve_of_blocks_agrees_with_the_estimate():
+    rng = np.random.default_rng(17)
+    states = [summarize(rng.standard_t(3, 5000) * 10.0**i) for i in range(6)]
+    curve = hill_curve_blocks(states)
+    assert curve.blocks == 6
+    assert np.all(np.diff(curve.k) > 0)
+    for i in range(0, curve.k.size, 7):
+        one = hill_blocks(states, int(curve.k[i]))
+        if one.k == curve.k[i]:
+            assert (curve.alpha[i], curve.stderr[i], curve.threshold[i]) == pytest.approx(
+                (one.alpha, one.stderr, one.threshold), rel=1e-9
+            )
+            assert [float(end[i]) for end in curve.ci()] == pytest.approx(one.ci(), rel=1e-9)
+    with pytest.raises(ValueError, match="blocks: expected at least 3 with values, got 2"):
+        hill_curve_blocks(states[:2])
+    with pytest.raises(ValueError, match="points: expected an int of at least 2, got 1"):
+        hill_curve_blocks(states, points=1)
+
+
+def test_log_alpha_of_a_block_is_unbiased():
+    rng = np.random.default_rng(18)
+    k = 5
+    states = [summarize(rng.pareto(2.0, 100) + 1, bits=10) for _ in range(2000)]
+    found = hill_blocks(states, 100 * 20 * k)
+    assert found.k == 2000 * k
+    # Var log(estimate) is trigamma(5) = 0.22: four standard errors of the mean over 2000 blocks
+    assert math.log(found.alpha / 2) == pytest.approx(0, abs=4 * math.sqrt(0.2213 / 2000))
 
 
 def merged(states):
@@ -517,7 +563,7 @@ def test_order_of_merging_does_not_matter(parts, random):
     shuffled = random.sample(states, len(states))
     want = hill(summarize(np.concatenate(parts)), k=0.3)
     assert hill(merged(shuffled), k=0.3) == want
-    assert hill_blocks(shuffled, k=0.3).alpha == want.alpha
+    assert hill_blocks(shuffled, k=0.3) == hill_blocks(states, k=0.3)
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,7 +1,7 @@
 """What stochastic gradients look like, in one streaming pass over a training run."""
 
 from gradtail.build import __version__, build_info, set_num_threads
-from gradtail.estimators.tail import hill, hill_blocks, hill_curve
+from gradtail.estimators import hill, hill_blocks, hill_curve, hill_curve_blocks
 from gradtail.states.summary import Summary, summarize
 from gradtail.stream import GradientStream
 
@@ -13,6 +13,7 @@ __all__ = [
     "hill",
     "hill_blocks",
     "hill_curve",
+    "hill_curve_blocks",
     "set_num_threads",
     "summarize",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from types import ModuleType
 
@@ -13,7 +14,7 @@ if os.environ.get("GRADTAIL_BACKEND") == "numpy":
     core, error = None, "switched off by GRADTAIL_BACKEND=numpy"
 else:
     try:
-        from gradtail import _core as core
+        core = importlib.import_module("gradtail._core")
     except ModuleNotFoundError:
         core, error = None, "built without it (pure NumPy package)"
     except ImportError as failure:

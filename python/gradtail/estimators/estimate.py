@@ -182,8 +182,10 @@ class HillCurve:
     ----------
     k : ndarray of int64
     alpha, stderr, threshold : ndarray of float64
-        As in :class:`TailEstimate`, from iid values.
+        As in :class:`TailEstimate`.
     bin_stderr : ndarray of float64
+    blocks : int or None
+        Number of blocks whose spread the errors rest on; None: from iid values.
     """
 
     k: IntArray
@@ -191,14 +193,22 @@ class HillCurve:
     stderr: FloatArray
     threshold: FloatArray
     bin_stderr: FloatArray
+    blocks: int | None = None
 
     def ci(self, level: float = 0.95) -> tuple[FloatArray, FloatArray]:
-        """Return the ends of the interval at each k, as :meth:`TailEstimate.ci` for iid values."""
+        """Return the ends of the interval at each k, as :meth:`TailEstimate.ci` without ``drift``."""
         if not 0 < level < 1:
             raise ValueError(f"level: expected a number between 0 and 1, got {level!r}")
         with np.errstate(invalid="ignore"):
             blur = np.where(np.isfinite(self.alpha), self.bin_stderr / self.alpha, 0.0)
-        down, up = _gamma_interval(self.k, blur, level)
+        if self.blocks is None:
+            down, up = _gamma_interval(self.k, blur, level)
+        else:
+            with np.errstate(invalid="ignore"):
+                sampling = np.sqrt(np.maximum((self.stderr / self.alpha) ** 2 - blur**2, 0.0))
+            t = special.stdtrit(self.blocks - 1, (1 + level) / 2)
+            up = np.hypot(t * sampling, special.ndtri((1 + level) / 2) * blur)
+            down = -up
         return np.where(np.isfinite(self.alpha), self.alpha * np.exp(down), 0.0), self.alpha * np.exp(up)
 
 

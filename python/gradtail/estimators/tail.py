@@ -13,7 +13,6 @@ from scipy import special
 
 from gradtail.estimators.estimate import HillCurve, Slide, TailEstimate
 from gradtail.estimators.order import (
-    BinnedValues,
     IntArray,
     Ordered,
     Source,
@@ -22,8 +21,6 @@ from gradtail.estimators.order import (
     left_out,
     order,
     order_bins,
-    require_values,
-    tail_counts,
 )
 from gradtail.states.magnitudes import Magnitudes, Tail
 from gradtail.states.summary import Summary
@@ -91,11 +88,11 @@ def hill(source: object, k: ChoiceOfK = "auto", tail: Tail = "both") -> TailEsti
     power-law tail, alpha 1.91 (95 % 1.76 to 2.03); both tails, top 1000 of 100000 above 9.84, iid
     """
     tail = check_tail(tail)
-    _check_k(k)
+    check_k(k)
     source = as_source(source)
-    ordered = order(source, tail, lambda n: max(_count(k, n, n), n // 10) + 1)
-    estimate = _estimate(ordered, k, tail)
-    return replace(estimate, warnings=(*_omissions(source, tail), *estimate.warnings))
+    ordered = order(source, tail, lambda n: max(count(k, n, n), n // 10) + 1)
+    found = estimate(ordered, k, tail)
+    return replace(found, warnings=(*omissions(source, tail), *found.warnings))
 
 
 def hill_curve(source: object, tail: Tail = "both", k: npt.ArrayLike | None = None) -> HillCurve:
@@ -142,92 +139,7 @@ def hill_curve(source: object, tail: Tail = "both", k: npt.ArrayLike | None = No
     return HillCurve(at, alpha, stderr, excess.threshold, bins)
 
 
-def hill_blocks(
-    blocks: Sequence[Summary | Magnitudes], k: ChoiceOfK = "auto", tail: Tail = "both"
-) -> TailEstimate:
-    """Estimate a tail exponent from blocks of steps, with an error from the spread between blocks.
-
-    Coordinates of one gradient share their batch, so that an error bar which takes them for
-    independent is several times too small. Blocks of steps are nearer to being independent.
-
-    Parameters
-    ----------
-    blocks : sequence of Summary or Magnitudes
-        Of equal ``bits``; each from its own steps, best of like numbers of values.
-    k, tail
-        As for :func:`hill`, of all blocks together.
-
-    Returns
-    -------
-    TailEstimate
-        alpha from all blocks; its sampling error by the delete-one-block jackknife on log alpha with
-        the share k / n held. With fewer than 3 blocks that have values, the iid error and a warning.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As for :func:`hill`; also no blocks, or blocks of different ``bits``.
-
-    Notes
-    -----
-    Efron and Stein (1981), Ann. Statist. 9, 586. Blocks are taken out by subtracting their counts:
-    O(blocks * 2**bits).
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from gradtail import summarize
-    >>> rng = np.random.default_rng(0)
-    >>> steps = [summarize(rng.pareto(2.0, 10_000) + 1) for _ in range(20)]
-    >>> estimate = hill_blocks(steps, k=0.05)
-    >>> estimate.spread, estimate.blocks, round(estimate.alpha, 1)
-    ('blocks', 20, 2.0)
-    """
-    tail = check_tail(tail)
-    _check_k(k)
-    parts = _check_blocks(blocks)
-    counts = [tail_counts(part, tail) for part in parts]
-    total = np.sum(counts, axis=0)
-    bits, exact = parts[0].bits, all(part.exact for part in parts)
-    both = tail == "both"
-
-    def binned(counts: IntArray, vanished: int) -> BinnedValues:
-        return BinnedValues(counts, bits, exact, vanished if both else 0)
-
-    vanished = sum(part.vanished for part in parts)
-    ordered = binned(total, vanished)
-    require_values(ordered.known, tail)
-    estimate = _estimate(ordered, k, tail)
-    estimate = replace(estimate, warnings=(*_omissions(list(blocks), tail), *estimate.warnings))
-    used = [i for i, c in enumerate(counts) if c.any()]
-    if len(used) < 3:
-        why = f"{len(used)} blocks with values are too few for their spread (3 needed): iid error"
-        return replace(estimate, warnings=(*estimate.warnings, why))
-    rest = [binned(total - counts[i], vanished - parts[i].vanished) for i in used]
-    logs, slopes = [], []
-    for left in rest:
-        at = min(max(1, round(estimate.k * left.n / ordered.n)), left.known - 1)
-        mean = float(left.excess(np.array([at])).mean[0]) if at > 0 else 0.0
-        logs.append(-math.log(mean) if mean > 0 else math.inf)
-        wide = round(estimate.slide.k_wide * left.n / ordered.n) if estimate.slide else 0
-        slopes.append(_slope(left, min(wide, left.known - 1))[0] if wide else 0.0)
-    if not (math.isfinite(estimate.alpha) and all(map(math.isfinite, logs))):
-        why = "without one block the largest values are equal: iid error"
-        return replace(estimate, warnings=(*estimate.warnings, why))
-    b = len(used)
-    stderr = estimate.alpha * math.hypot(_jackknife(logs), estimate.bin_stderr / estimate.alpha)
-    slide = estimate.slide and replace(estimate.slide, slope_stderr=_jackknife(slopes))
-    kept = tuple(w for w in estimate.warnings if not w.startswith("no plateau"))
-    kept += _slide_warning(slide)
-    return replace(estimate, stderr=stderr, spread="blocks", blocks=b, slide=slide, warnings=kept)
-
-
-def _jackknife(values: list[float]) -> float:
-    """Return the standard error that delete-one values give."""
-    return math.sqrt((len(values) - 1) * float(np.var(values)))
-
-
-def _check_k(k: object) -> None:
+def check_k(k: object) -> None:
     """Refuse what is neither "auto", an int, nor a fraction."""
     expected = "k: expected 'auto', a positive int, or a fraction between 0 and 1"
     if isinstance(k, str):
@@ -249,20 +161,7 @@ def _check_grid(k: npt.ArrayLike, known: int) -> IntArray:
     return grid.astype(np.int64)
 
 
-def _check_blocks(blocks: object) -> list[Magnitudes]:
-    """Return the histograms of the blocks."""
-    if not isinstance(blocks, Sequence) or not all(isinstance(b, (Summary, Magnitudes)) for b in blocks):
-        raise TypeError(f"blocks: expected a sequence of summaries, got {blocks!r:.60}")
-    if not blocks:
-        raise ValueError("blocks: expected at least one summary, got none")
-    parts = [b.magnitudes if isinstance(b, Summary) else b for b in blocks]
-    bits = sorted({part.bits for part in parts})
-    if len(bits) > 1:
-        raise ValueError(f"blocks: expected one number of bits, got {bits}")
-    return parts
-
-
-def _count(k: ChoiceOfK, n: int, known: int) -> int:
+def count(k: ChoiceOfK, n: int, known: int) -> int:
     """Turn k into a number of values in 1..known-1; 1 for "auto"."""
     if k == "auto":
         return 1
@@ -273,21 +172,21 @@ def _count(k: ChoiceOfK, n: int, known: int) -> int:
     return int(k)
 
 
-def _estimate(ordered: Ordered, k: ChoiceOfK, tail: Tail) -> TailEstimate:
+def estimate(ordered: Ordered, k: ChoiceOfK, tail: Tail) -> TailEstimate:
     """Hill's estimate from values taken as iid."""
     n, warnings = ordered.n, []
     k_ks = ks = None
     if k != "auto":
-        at = _count(k, n, ordered.known)
+        at = count(k, n, ordered.known)
     elif n < 10 * _FIRST_K:
         at = min(max(1, n // 10), ordered.known - 1)
         warnings.append(f"{n} values are too few to choose k ({10 * _FIRST_K} needed): k is a tenth of them")
     else:
-        k_ks, ks = _nearest_pareto(ordered)
+        k_ks, ks = nearest_pareto(ordered)
         at = max(_FIRST_K, k_ks // 10)
     excess = ordered.excess(np.array([at, k_ks or at]))
     (xi, xi_ks), threshold, blur = excess.mean.tolist(), float(excess.threshold[0]), float(excess.blur[0])
-    slide = _slide(ordered, at)
+    slide = slide_of(ordered, at)
     if at < _FIRST_K:
         warnings.append(f"k = {at} is small: the standard error is {100 / math.sqrt(at):.0f} % of alpha")
     warnings += _tie_warnings(ordered, at)
@@ -300,13 +199,13 @@ def _estimate(ordered: Ordered, k: ChoiceOfK, tail: Tail) -> TailEstimate:
         if blur > _BLUR_WORTH_A_WORD:
             warnings.append(f"bins are wide for this tail: they alone leave alpha open by {100 * blur:.0f} %")
     bins = blur / xi if blur else 0.0
-    warnings += _slide_warning(slide)
+    warnings += slide_warning(slide)
     return TailEstimate(
         alpha, stderr, at, threshold, n, tail, tuple(warnings), k_ks, ks, bins, drift, slide=slide
     )
 
 
-def _nearest_pareto(ordered: Ordered) -> tuple[int, float]:
+def nearest_pareto(ordered: Ordered) -> tuple[int, float]:
     """Return the k of a geometric grid, 16 a decade, with the least KS distance, and that distance."""
     last = min(ordered.n // 10, ordered.known - 1)
     points = 2 + math.ceil(16 * math.log10(max(last / _FIRST_K, 1.0)))
@@ -335,7 +234,7 @@ def _slope(ordered: Ordered, k: int) -> tuple[float, float, float]:
     return float(slope), spread**-0.5, float(other)
 
 
-def _slide(ordered: Ordered, k: int) -> Slide | None:
+def slide_of(ordered: Ordered, k: int) -> Slide | None:
     """See how alpha changes over the top 10 k, or over more of the top tenth where that is too few.
 
     Enough are those at which half the slope of an exponential law is 3.5 standard errors; its slope is
@@ -361,7 +260,8 @@ def _slide(ordered: Ordered, k: int) -> Slide | None:
     return Slide(slope, stderr, exponential, wide, alphas[0], narrow, alphas[1])
 
 
-def _slide_warning(slide: Slide | None) -> tuple[str, ...]:
+def slide_warning(slide: Slide | None) -> tuple[str, ...]:
+    """Warn of an alpha that slides with k."""
     return (f"no plateau: {slide}",) if slide is not None and slide.plateau is False else ()
 
 
@@ -377,9 +277,9 @@ def _tie_warnings(ordered: Ordered, k: int) -> list[str]:
     return []
 
 
-def _omissions(source: Source | list[Summary | Magnitudes], tail: Tail) -> list[str]:
+def omissions(source: Source | Sequence[Summary | Magnitudes], tail: Tail) -> list[str]:
     """Warn of the values that the tail does not have."""
-    sources = source if isinstance(source, list) else [source]
+    sources = [source] if isinstance(source, (Summary, Magnitudes, np.ndarray)) else source
     finite, zeros, nonfinite, overflowed = map(sum, zip(*map(left_out, sources), strict=True))
     warnings = []
     if nonfinite:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gradtail.estimators import hill, hill_blocks, hill_curve
 from gradtail.estimators.estimate import TailEstimate
-from gradtail.estimators.tail import hill, hill_blocks, hill_curve
 from gradtail.report.schema import jsonable, rounded
 from gradtail.states.magnitudes import Tail
 from gradtail.states.summary import Summary
