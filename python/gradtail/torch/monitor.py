@@ -244,7 +244,7 @@ class Monitor:
         self._calls += 1
         if step % self._every:
             return False
-        grads = {name: p.grad for name, p in self._parameters if p.grad is not None}
+        grads = {name: grad for name, p in self._parameters if (grad := p.grad) is not None}
         if grads:
             self.stream.update(grads, step)
         norm = self.stream.norm() if grads else 0.0
