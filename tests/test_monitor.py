@@ -10,7 +10,7 @@ import warnings
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs PyTorch")
+torch = pytest.importorskip("torch", reason="needs torch")
 
 from torch import nn  # noqa: E402
 
