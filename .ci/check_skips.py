@@ -6,7 +6,7 @@ import re
 import sys
 import xml.etree.ElementTree as ET
 
-NO_TORCH = re.compile(r"could not import '?torch|No module named '?torch|needs torch|no torch", re.IGNORECASE)
+NO_TORCH = re.compile("torch", re.IGNORECASE)
 
 
 def main(path: str) -> None:
