@@ -11,6 +11,7 @@ import textwrap
 
 import numpy as np
 import pytest
+from scipy import special
 
 torch = pytest.importorskip("torch", reason="the demo trains with PyTorch")
 pytest.importorskip("matplotlib", reason="the demo writes a report with pictures")
@@ -91,8 +92,11 @@ def layer_values(finished):
 
 
 def hill_by_hand(values, k):
-    top = np.sort(np.abs(values[values != 0]))[::-1][: k + 1]
-    return 1 / np.mean(np.log(top[:k] / top[k])), top[k]
+    """Log alpha of the top k, freed of its bias, and the threshold."""
+    top = np.sort(np.abs(values[values != 0]))[::-1]
+    k = min(k, top.size - 1)
+    mean = np.mean(np.log(top[:k] / top[k]))
+    return special.digamma(k) - np.log(k) - np.log(mean), top[k]
 
 
 def test_counts_are_those_of_the_gradients(finished):
@@ -147,15 +151,30 @@ def test_tail_exponents_are_those_of_the_gradients(finished):
     width = np.log(1 + 2.0**-4)  # widest bin in log |x|
     for row, steps in layer_values(finished):
         tail = row["tails"]["both"]
-        alpha, threshold = hill_by_hand(np.concatenate(steps), tail["k"])
+        nonzero = [np.count_nonzero(x) for x in steps]
+        assert tail["n"] == sum(nonzero)
+        assert (tail["spread"], tail["blocks"]) == ("blocks", 3)
+        # The same share of the values of each step; of the share, only its sum over steps is told.
+        at = [max(1, round(tail["k"] / tail["n"] * n)) for n in nonzero]
+        assert abs(sum(at) - tail["k"]) <= 2
+        logs, thresholds = zip(*map(hill_by_hand, steps, at), strict=True)
+        wide, _ = zip(*(hill_by_hand(x, 10 * k) for x, k in zip(steps, at, strict=True)), strict=True)
+        log_alpha = np.mean(logs)
+        alpha = np.exp(log_alpha)
         # Where k values lie within their bins, and where the threshold lies in its own: each uniform
-        # at worst, so three standard errors of the one, and the whole width of the other.
-        places = 3 * alpha * width / np.sqrt(12 * tail["k"])
-        assert tail["alpha"] == pytest.approx(
-            alpha, rel=places + alpha * width / 4 + (alpha * width) ** 2 / 12
-        )
-        assert tail["threshold"] == pytest.approx(threshold, rel=2 * width)
-        assert tail["n"] == np.count_nonzero(np.concatenate(steps))
+        # at worst, so three standard errors of the one, and the whole width of the other. And one
+        # value more or less.
+        open_by = 3 * alpha * width / np.sqrt(12 * tail["k"]) + alpha * width / 4
+        open_by += (alpha * width) ** 2 / 12 + 1 / min(at)
+        assert np.log(tail["alpha"]) == pytest.approx(log_alpha, abs=open_by)
+        typical = np.exp(np.mean(np.log(thresholds)))
+        assert np.log(tail["threshold"]) == pytest.approx(np.log(typical), abs=2 * width)
+        # Student's interval of the logarithms, longer on the side to which alpha still moves as k falls.
+        half = special.stdtrit(2, 0.975) * np.std(logs, ddof=1) / np.sqrt(3)
+        drift = (log_alpha - np.mean(wide)) / (np.sqrt(10) - 1)
+        ends = log_alpha - half + min(drift, 0), log_alpha + half + max(drift, 0)
+        slack = open_by * (1 + special.stdtrit(2, 0.975))
+        assert np.log(tail["ci95"]) == pytest.approx(ends, abs=slack)
         low, high = tail["ci95"]
         assert low < tail["alpha"] < high
         seen_one = True
@@ -198,7 +217,7 @@ def test_heaviest_tails_come_first(finished):
     demo, _, _ = finished
     found = heaviest_tails(demo.monitor.stream)
     assert 0 < len(found) <= 5
-    keys = [(layer.estimate.plateau is False, layer.estimate.alpha) for layer in found]
+    keys = [(layer.estimate.plateau is False, layer.estimate.ci()[1]) for layer in found]
     assert keys == sorted(keys)
     assert "norm.weight" not in [layer.name for layer in found]
 

@@ -7,11 +7,14 @@ import sys
 
 import numpy as np
 import pytest
+from scipy import special
 
 from gradtail import GradientStream
-from gradtail.estimators.tail import hill, hill_blocks
-from gradtail.report import Report
+from gradtail.estimators import hill, hill_blocks
+from gradtail.report import Report, words
+from gradtail.report.findings import findings
 from gradtail.report.schema import SCHEMA, jsonable
+from gradtail.report.tables import subtitle, text
 
 
 def arrays(step, seed=0):
@@ -88,18 +91,90 @@ def test_tails_are_those_of_the_estimators(backend):
         )  # fmt: skip
         assert (got["ci95"], got["spread"], got["plateau"]) == (list(found.ci()), "blocks", found.plateau)
         assert (got["verdict"], tuple(got["warnings"])) == (found.verdict, found.warnings)
-    exact = hill(group("h.0.mlp.weight", 5), k=row["tails"]["both"]["k"])
-    assert row["tails"]["both"]["alpha"] == pytest.approx(exact.alpha, rel=0.02)
+    alpha, _ = by_hand("h.0.mlp.weight", 5, row["tails"]["both"]["k"])
+    assert row["tails"]["both"]["alpha"] == pytest.approx(alpha, rel=0.02)
 
 
-def test_hill_curve_equals_the_sorted_array(report):
-    curve, x = row_of(report, "h.0.attn.weight")["hill"], group("h.0.attn.weight", 6)
+def by_hand(name, steps, k):
+    """Alpha of a typical step at the share of k of all values, and the ends of its 95 % interval."""
+    total, logs = np.count_nonzero(group(name, steps)), []
+    for step in range(steps):
+        x = np.abs(group(name, steps).reshape(steps, -1)[step])
+        top = np.log(np.sort(x[x > 0])[::-1])
+        at = max(1, round(k / total * top.size))
+        logs.append(special.digamma(at) - np.log(at) - np.log(np.mean(top[:at] - top[at])))
+    half = special.stdtrit(steps - 1, 0.975) * np.std(logs, ddof=1) / np.sqrt(steps)
+    return np.exp(np.mean(logs)), np.exp(np.mean(logs) + np.array([-half, half]))
+
+
+def test_hill_curve_is_that_of_a_typical_step(report):
+    curve = row_of(report, "h.0.attn.weight")["hill"]
     assert 20 <= len(curve["k"]) <= 60
-    logs = np.log(np.sort(np.abs(x[x != 0]))[::-1])
+    for k, alpha, low, high in zip(curve["k"], curve["alpha"], curve["low"], curve["high"], strict=True):
+        assert low < alpha < high
+        if 300 <= k < 20_000:
+            exact, ends = by_hand("h.0.attn.weight", 6, k)
+            assert alpha == pytest.approx(exact, rel=0.05)
+            assert np.log([low, high]) == pytest.approx(np.log(ends), abs=0.1)
+
+
+def test_hill_curve_of_few_blocks_is_that_of_the_sorted_array():
+    curve = row_of(Report.from_stream(run(2)), "h.0.attn.weight")["hill"]
+    logs = np.log(np.sort(np.abs(group("h.0.attn.weight", 2)))[::-1])
     for k, alpha, low, high in zip(curve["k"], curve["alpha"], curve["low"], curve["high"], strict=True):
         if k >= 50:
             assert alpha == pytest.approx(1 / np.mean(logs[:k] - logs[k]), rel=0.05)
         assert low < alpha < high
+
+
+def test_curve_and_estimate_agree_where_steps_differ_in_scale():
+    stream, rng = GradientStream(), np.random.default_rng(3)
+    for step in range(12):
+        stream.update({"shrinks": 4.0**-step * rng.standard_t(3, 20_000)})
+    row = Report.from_stream(stream).data["layers"][0]
+    assert 2.5 < row["tails"]["both"]["alpha"] < 3.5
+    at = int(np.argmin(np.abs(np.array(row["hill"]["k"]) - row["tails"]["both"]["k"])))
+    assert row["hill"]["alpha"][at] == pytest.approx(row["tails"]["both"]["alpha"], rel=0.05)
+
+
+def row_with(**tail):
+    usual = {"alpha": 3.0, "ci95": [2.5, 3.5], "k": 500, "plateau": True, "warnings": []}
+    return {"tails": {"both": {**usual, **tail}}}
+
+
+def test_layers_of_few_values_come_last():
+    few = ("90 values are too few to choose k (500 needed): k is a tenth of them",)
+    rows = [
+        row_with(ci95=[1.0, 1.5]),
+        row_with(ci95=[1.0, 3.0]),
+        row_with(plateau=False),
+        row_with(alpha=1.0, ci95=[0.9, 1.1], k=49, plateau=None),
+        row_with(alpha=1.0, ci95=[0.9, 1.2], plateau=None, warnings=few),
+        {"tails": {"both": None}},
+    ]
+    assert sorted(rows[::-1], key=words.heaviness) == rows
+
+
+def test_layer_of_few_values_is_no_headline():
+    stream, rng = GradientStream(), np.random.default_rng(0)
+    for _ in range(6):
+        stream.update({"bias": rng.pareto(0.7, 30) + 1, "weight": rng.pareto(3, 20_000) + 1})
+    report = Report.from_stream(stream)
+    assert [row["name"] for row in sorted(report.data["layers"], key=words.heaviness)] == ["weight", "bias"]
+    said = " ".join(one.text for one in findings(report.data))
+    assert "weight: α = " in said
+    assert "bias" not in said
+
+
+def test_lines_of_the_text_break_at_spaces(report):
+    data = report.data
+    data["build"] = {**data["build"], "backend": "native", "simd": "avx512", "threads": 2}
+    for elements in (10**4 + 7**i for i in range(12)):
+        data["run"]["elements"] = elements
+        lines = text(data).splitlines()
+        header = lines[1 : lines.index("")]
+        assert max(map(len, header)) <= 100
+        assert " ".join(header) == subtitle(data)
 
 
 def test_histogram_counts_are_exact(report):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -22,7 +23,7 @@ from gradtail.estimators.order import (
     order,
     order_bins,
 )
-from gradtail.states.magnitudes import Magnitudes, Tail
+from gradtail.states.magnitudes import FloatArray, Magnitudes, Tail
 from gradtail.states.summary import Summary
 
 ChoiceOfK: TypeAlias = "int | float | Literal['auto']"
@@ -208,30 +209,46 @@ def estimate(ordered: Ordered, k: ChoiceOfK, tail: Tail) -> TailEstimate:
 def nearest_pareto(ordered: Ordered) -> tuple[int, float]:
     """Return the k of a geometric grid, 16 a decade, with the least KS distance, and that distance."""
     last = min(ordered.n // 10, ordered.known - 1)
-    points = 2 + math.ceil(16 * math.log10(max(last / _FIRST_K, 1.0)))
-    grid = np.unique(np.geomspace(min(_FIRST_K, last), last, points).round().astype(np.int64))
+    grid = _grid(last)
     distance = ordered.ks(grid, ordered.excess(grid))
     best = int(distance.argmin())
     return int(grid[best]), float(distance[best])
 
 
-def _slope(ordered: Ordered, k: int) -> tuple[float, float, float]:
+@lru_cache(maxsize=256)  # layers of one size, and their blocks, share theirs
+def _grid(last: int) -> IntArray:
+    points = 2 + math.ceil(16 * math.log10(max(last / _FIRST_K, 1.0)))
+    grid = np.unique(np.geomspace(min(_FIRST_K, last), last, points).round().astype(np.int64))
+    grid.flags.writeable = False
+    return grid
+
+
+@lru_cache(maxsize=256)
+def _ends(k: int) -> tuple[IntArray, FloatArray, FloatArray, FloatArray, float]:
+    """Where the blocks of :func:`_slope` end, their sizes, mean log i, weights, and their spread."""
+    ends = k >> np.arange(max(k.bit_length() - 4, 0), -1, -1)  # the first block has 8 to 15
+    size = np.diff(ends, prepend=0)
+    log_i = np.diff(special.gammaln(ends + 1), prepend=0.0) / size
+    away = size * (log_i - np.average(log_i, weights=size))
+    return ends, size.astype(np.float64), log_i, away, float(away @ log_i)
+
+
+def _slope(n: int, k: int, mean: FloatArray) -> tuple[float, float, float]:
     """Slope of the log spacings over log i for i up to k; its standard error; an exponential law's.
 
     Least squares on the means of blocks of i that double in length, as a share of the overall mean,
-    weighted by length. All spacings come from Hill's sums, so bins serve as well as values.
+    weighted by length. All spacings come from Hill's sums, of which ``mean`` is that at the end of each
+    block, so bins serve as well as values.
     """
-    ends = k >> np.arange(max(k.bit_length() - 4, 0), -1, -1)  # the first block has 8 to 15
-    size = np.diff(ends, prepend=0)
-    means = np.diff(ends * ordered.excess(ends).mean, prepend=0.0) / size
-    log_i = np.diff(special.gammaln(ends + 1), prepend=0.0) / size
-    away = size * (log_i - np.average(log_i, weights=size))
-    spread = float(away @ log_i)
+    ends, size, log_i, away, spread = _ends(k)
+    means = ends * mean
+    means[1:] -= means[:-1].copy()
+    means /= size
     if not (spread > 0 and means.any()):
         return 0.0, math.inf, 0.0
-    exponential = 1 / (math.log(ordered.n) - log_i)
-    slope, other = (float(away @ y) / spread / np.average(y, weights=size) for y in (means, exponential))
-    return float(slope), spread**-0.5, float(other)
+    exponential = 1 / (math.log(n) - log_i)
+    slope, other = (float(away @ y) / spread / (float(size @ y) / k) for y in (means, exponential))
+    return slope, spread**-0.5, other
 
 
 def slide_of(ordered: Ordered, k: int) -> Slide | None:
@@ -251,12 +268,13 @@ def slide_of(ordered: Ordered, k: int) -> Slide | None:
     if wide < 2 * _FIRST_K:
         return None
     narrow = max(_FIRST_K, wide // 32)
-    excess = ordered.excess(np.array([wide, narrow]))
-    if not excess.mean.all():
+    ends = _ends(wide)[0]  # the last one is ``wide``
+    excess = ordered.excess(np.append(ends, narrow))
+    if not excess.mean[-2:].all():
         return None
-    alphas = (1 / excess.mean).tolist()
-    slope, stderr, exponential = _slope(ordered, wide)
-    stderr = math.hypot(stderr, float(excess.blur[0]) / 2)  # measured: 0.1 to 0.4 where it is over 1 %
+    alphas = (1 / excess.mean[-2:]).tolist()
+    slope, stderr, exponential = _slope(ordered.n, wide, excess.mean[:-1])
+    stderr = math.hypot(stderr, float(excess.blur[-2]) / 2)  # measured: 0.1 to 0.4 where it is over 1 %
     return Slide(slope, stderr, exponential, wide, alphas[0], narrow, alphas[1])
 
 

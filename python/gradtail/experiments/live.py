@@ -100,7 +100,7 @@ class LiveView:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
         table.add_column("heaviest tails, newest step", no_wrap=True, min_width=22)
         table.add_column("alpha", justify="right", no_wrap=True, min_width=5)
-        table.add_column("95 % interval", no_wrap=True, min_width=18)
+        table.add_column("95 %, iid values", no_wrap=True, min_width=18)
         if self._wide:
             table.add_column("", no_wrap=True)
         for row in range(SHOWN):  # always as many rows, so that nothing jumps
@@ -147,6 +147,9 @@ def tail_cells(layer: LayerTail) -> tuple[str, Text, str, str]:
         wide, narrow = found.slide.alpha_wide, found.slide.alpha_narrow
         return layer.name, Text("none", style="dim"), f"slides {wide:.1f} to {narrow:.1f}", "no single index"
     low, high = found.ci(0.95)
-    style = "bold red" if high < 2 else "bold yellow" if low < 4 else "bold"
-    meaning = "infinite variance" if high < 2 else "infinite 4th moment" if high < 4 else ""
+    if found.plateau is None:
+        style, meaning = "dim", "too few values to tell"
+    else:
+        style = "bold red" if high < 2 else "bold yellow" if high < 4 else "bold"
+        meaning = "infinite variance" if high < 2 else "infinite 4th moment" if high < 4 else ""
     return layer.name, Text(f"{found.alpha:.2f}", style=style), f"{low:.2f} to {high:.2f}", meaning

@@ -85,15 +85,15 @@ class Tracker:
 def heaviest_tails(stream: GradientStream, most: int = SHOWN) -> list[LayerTail]:
     """Rank the layers by the tail of their newest gradient, heaviest first.
 
-    Tails whose alpha slides with k have no index and come after those that have one; layers with
-    fewer than 1000 nonzero values are left out.
+    Ordered by the upper end of the iid interval. Tails whose alpha slides with k have no index and
+    come after those that have one; layers with fewer than 1000 nonzero values are left out.
     """
     found = []
     for name in stream.names:
         newest = stream.summary(name, "newest")
         if newest.count - newest.zeros >= ENOUGH:
             found.append(LayerTail(name, hill(newest)))
-    found.sort(key=lambda layer: (layer.estimate.plateau is False, layer.estimate.alpha))
+    found.sort(key=lambda layer: (layer.estimate.plateau is False, layer.estimate.ci(0.95)[1]))
     return found[:most]
 
 

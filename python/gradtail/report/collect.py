@@ -162,7 +162,7 @@ class _Rows:
             return row
         for tail in tails.TAILS[1:]:
             row["tails"][tail] = tails.as_dict(tails.estimate(spread, whole, tail))
-        row["hill"] = tails.curve_of(whole, inflation=tails.inflation_of(both))
+        row["hill"] = tails.curve_of(spread, whole)
         row["histogram"] = histogram(whole)
         row["time_line"] = {
             **tails.time_line(blocks, both),
@@ -212,7 +212,8 @@ def _numbers(whole: Summary) -> dict[str, Any]:
 
 def _root_mean_square_norm(block: Summary, steps: int) -> float:
     """Norm of a typical step of a block."""
-    return block.norm / math.sqrt(steps) if block.count else math.nan
+    moments = block.moments
+    return moments.norm / math.sqrt(steps) if moments.count else math.nan
 
 
 def histogram(whole: Summary) -> dict[str, Any]:

@@ -25,6 +25,11 @@ TOP_LAYERS = 5
 CHART_LAYERS = 25
 """Layers in the chart of intervals."""
 
+COLOURS: dict[words.Weight, str] = {
+    "heavy": style.RED, "middle": style.ORANGE, "mild": style.BLUE, "unsure": style.MUTED,
+}  # fmt: skip
+"""By what the interval says of alpha, as on the page."""
+
 _DPI = 150
 
 
@@ -35,15 +40,27 @@ class Kind:
     file: str
     says: str
     draw: Callable[[Axes, Row, Data], None]
+    has: Callable[[Row], bool]
+    """Whether a row has values for it: a panel without any takes the room of one that has."""
 
 
 PANELS = (
-    Kind("hill.png", "Hill curve", lambda ax, row, data: panels.hill(ax, row)),
-    Kind("survival.png", "Survival function", lambda ax, row, data: panels.survival(ax, row)),
-    Kind("magnitudes.png", "Magnitudes", lambda ax, row, data: panels.magnitudes(ax, row)),
+    Kind(
+        "hill.png", "Hill curve", lambda ax, row, data: panels.hill(ax, row),
+        lambda row: bool(row["hill"] and row["hill"]["k"]),
+    ),
+    Kind(
+        "survival.png", "Survival function", lambda ax, row, data: panels.survival(ax, row),
+        lambda row: bool(row["histogram"]["edges"]),
+    ),
+    Kind(
+        "magnitudes.png", "Magnitudes", lambda ax, row, data: panels.magnitudes(ax, row),
+        lambda row: bool(row["histogram"]["edges"]),
+    ),
     Kind(
         "alpha.png", "Alpha over the steps",
         lambda ax, row, data: panels.alpha_over_steps(ax, row, data["blocks"]),
+        lambda row: any(value is not None for value in row["time_line"]["alpha"]),
     ),
 )  # fmt: skip
 
@@ -51,9 +68,12 @@ FILES = (*(kind.file for kind in PANELS), "layers.png", "norm.png", "loss.png")
 """Every plot that a report may write."""
 
 
-def top_rows(data: Data) -> list[Row]:
-    """Return the whole model and the heaviest-tailed layers, which get panels."""
-    return [data["whole"], *sorted(data["layers"], key=words.heaviness)[:TOP_LAYERS]]
+def top_rows(data: Data, kind: Kind | None = None) -> list[Row]:
+    """Return the whole model and the heaviest-tailed layers: of all, or of those with such a panel."""
+    ordered = [data["whole"], *sorted(data["layers"], key=words.heaviness)]
+    if kind is not None:
+        ordered = [row for row in ordered if kind.has(row)] or ordered[:1]
+    return ordered[: 1 + TOP_LAYERS]
 
 
 def pngs(data: Data) -> Iterator[tuple[str, bytes]]:
@@ -84,7 +104,8 @@ def layers_svg(data: Data) -> str:
 def panel_svgs(row: Row, data: Data) -> Iterator[tuple[str, str]]:
     """Draw one layer's panels for the page; what each is called, and SVG."""
     for kind in PANELS:
-        yield kind.says, _svg(lambda kind=kind: _single(row, data, kind))  # type: ignore[misc]
+        if kind.has(row):
+            yield kind.says, _svg(lambda kind=kind: _single(row, data, kind))  # type: ignore[misc]
 
 
 def _single(row: Row, data: Data, kind: Kind) -> Figure:
@@ -95,7 +116,7 @@ def _single(row: Row, data: Data, kind: Kind) -> Figure:
 
 
 def _grid(data: Data, kind: Kind) -> Figure:
-    rows = top_rows(data)
+    rows = top_rows(data, kind)
     across = min(3, len(rows))
     down = -(-len(rows) // across)
     figure = style.figure(3.7 * across, 2.9 * down)
@@ -109,13 +130,15 @@ def _grid(data: Data, kind: Kind) -> Figure:
 
 def _layers(data: Data, width: float) -> Figure:
     """Chart the intervals of the heaviest layers below each other."""
+    from matplotlib.lines import Line2D
+
     ordered = sorted(data["layers"], key=words.heaviness)
     rows = [data["whole"], *ordered[:CHART_LAYERS]]
     labels = [words.shorten(words.printable(row["name"]), int(5 * width)) for row in rows]
-    height = 0.235 * len(rows) + 1.15
+    height = 0.235 * len(rows) + 1.35
     margin = min(0.5, (0.076 * max(map(len, labels)) + 0.2) / width)
     figure = style.figure(width, height)
-    ax = figure.add_axes((margin, 0.55 / height, 0.98 - margin, 1 - 1.15 / height))
+    ax = figure.add_axes((margin, 0.55 / height, 0.98 - margin, 1 - 1.35 / height))
     for y, row in enumerate(rows):
         _interval(ax, -y, row["tails"]["both"])
     ax.set_xscale("log", base=2)
@@ -131,9 +154,18 @@ def _layers(data: Data, width: float) -> Figure:
     ax.set_xlabel("tail exponent α, smaller is heavier")
     shown, every = len(rows) - 1, len(ordered)
     title = "Tail index by layer" if shown == every else f"Tail index: the {shown} heaviest of {every} layers"
-    below = "bars: 95 % intervals; grey arrows: α slides from bulk to far tail, no index"
+    below = "95 % intervals; open dots: too little to tell a power law; arrows: α slides outwards, no index"
     figure.text(0.012, 1 - 0.1 / height, title, va="top", fontsize=10.5, weight="bold")
-    figure.text(0.012, 1 - 0.32 / height, below, va="top", fontsize=8, color=style.MUTED)
+    figure.text(0.012, 1 - 0.32 / height, below, va="top", fontsize=7.5, color=style.MUTED)
+    says = {**words.WEIGHTS, "heavy": f"α {words.WEIGHTS['heavy']}"}
+    keys: list[Any] = [
+        Line2D([], [], color=colour, lw=4, alpha=0.6, label=says[weight])
+        for weight, colour in COLOURS.items()
+    ]
+    figure.legend(
+        handles=keys, loc="upper left", bbox_to_anchor=(0.012, 1 - 0.46 / height), ncols=4, fontsize=7.5,
+        handlelength=1.4, columnspacing=1.3, borderaxespad=0.0, borderpad=0.2,
+    )  # fmt: skip
     return figure
 
 
@@ -149,16 +181,11 @@ def _interval(ax: Axes, y: float, tail: Row | None) -> None:
         ax.annotate("", xy=(ends[1], y), xytext=(ends[0], y), arrowprops=arrow)
         return
     low, high = (alpha if end is None else end for end in tail["ci95"])
-    colour = shade(tail)
+    colour = COLOURS[words.weight(tail)]
     low, alpha, high = (min(max(end, 0.5), 16.0) for end in (low, alpha, high))
     ax.plot([low, high], [y, y], color=colour, lw=4, alpha=0.45, solid_capstyle="butt")
-    ax.plot([alpha], [y], marker="o", ms=5, color=colour, clip_on=False)
-
-
-def shade(tail: Row) -> str:
-    """Colour of an index: variance infinite, fourth moment infinite, or mild."""
-    alpha = tail["alpha"]
-    return style.RED if alpha < words.HEAVY else style.ORANGE if alpha < words.LIGHT else style.BLUE
+    fill = colour if tail["plateau"] else style.PAPER
+    ax.plot([alpha], [y], marker="o", ms=5, color=colour, markerfacecolor=fill, clip_on=False)
 
 
 def _norm(data: Data, width: float) -> Figure:

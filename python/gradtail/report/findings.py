@@ -51,14 +51,16 @@ def _tails(data: dict[str, Any]) -> Finding:
     estimates = [(row, row["tails"]["both"]) for row in rows]
     sliding = sum(tail is not None and tail["plateau"] is False for _, tail in estimates)
     quoted = [(row, tail) for row, tail in estimates if words.is_index(tail)]
-    told = [(row, tail) for row, tail in quoted if tail["plateau"]]
+    enough = [(row, tail) for row, tail in quoted if not words.is_small(tail)]
+    told = [(row, tail) for row, tail in enough if tail["plateau"]]
     layers = words.plural(len(rows), "layer")
     rest = f" {sliding} of {layers} have no plateau: no index is quoted for them." if sliding else ""
     if not quoted:
         text = f"No tail index can be quoted for any of {layers}.{rest}"
         return Finding("note", "No power-law tail found", text)
     if not told:
-        text = f"The heaviest may be {_one_tail(quoted[0][0])}, but no layer has enough values to tell."
+        text = f"The heaviest may be {_one_tail(enough[0][0])}, but no" if enough else "No"
+        text += " layer has enough values to tell."
         return Finding("note", "Too few values for a verdict", f"{text}{rest} {how_sure(data)}")
     named = "; ".join(_one_tail(row) for row, _ in told[:3])
     below = [sum(_surely_below(tail, limit) for _, tail in told) for limit in (words.HEAVY, words.LIGHT)]

@@ -26,8 +26,11 @@ matters most here.</li>
 then no power law at the depths seen here, and no number is quoted as its index.</li>
 <li><b>Hill curve</b>: α taken from the k largest values, for every k. A flat stretch is a power
 law; the dot is the k in use with its 95 % interval. The dotted lines are at 2 and 4.</li>
-<li><b>Survival function</b>: a power law is a straight line; the dashed one is the fit, from its
-threshold on.</li>
+<li><b>Blocks of steps</b>: where there are at least three, each has its own threshold, and α is that of a
+typical block: gradients shrink as training goes on, and all steps thrown together would be a mixture with a
+tail of its own.</li>
+<li><b>Survival function</b>: of all steps together; a power law is a straight line. The dashed one has the
+α quoted, and is left out where there is none.</li>
 <li><b>Intervals</b> come from the spread between blocks of steps where there are at least three, since the
 values of one gradient share a batch. Where they say <i>iid formula</i>, and in the bands over the steps,
 they do not know of that, and are too narrow.</li>
@@ -37,8 +40,9 @@ they do not know of that, and are too narrow.</li>
 
 
 _ORDER = (
-    "Ordered by the upper end of the interval, so that what is heavy for sure comes first; "
-    "layers without an index follow. Click a column to sort."
+    "Ordered by the upper end of the interval, so that what is heavy for sure comes first; layers without "
+    "an index follow, then those of few values, which may be heavy by chance. Colours tell what the whole "
+    "interval says. Click a column to sort."
 )
 
 
@@ -109,13 +113,9 @@ def _layers(data: Data) -> str:
         return ""
     keys = "".join(
         f'<span><span class="swatch {tone}"></span>{label}</span>'
-        for tone, label in (
-            ("heavy", "α below 2"),
-            ("middle", "2 to 4"),
-            ("mild", "above 4"),
-            ("slides", "no plateau: no index"),
-        )
+        for tone, label in (*((tone, f"α {said}") for tone, said in words.WEIGHTS.items()),)
     )
+    keys += "<span>○ too little to tell a power law</span><span>⇢ no plateau: no index</span>"
     modules = ""
     if data["modules"]:
         inside = rows_html.table(data["modules"], None, "module")

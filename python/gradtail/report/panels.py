@@ -92,12 +92,12 @@ def survival(ax: Axes, row: Row) -> None:
     x, y = np.append(edges[:-1][shown], row["max_abs"]), np.append(share[shown], 1 / total)
     floor = 0.5 / total
     ax.plot(x, y, color=style.BLUE, marker="o", ms=2)
-    if tail is not None and tail["alpha"] is not None:
-        _fitted_law(ax, row, total, floor)
+    if tail is not None and words.is_index(tail):
+        _fitted_law(ax, tail, x, y)
     ax.set_xscale("log")
     ax.set_yscale("log")
     # The bulk below the median says nothing of the tail, and would take half of the width.
-    left = max(float(x[0]), float(np.interp(-0.95, -y, x)))
+    left = max(float(x[0]), float(np.interp(-0.95 * y[0], -y, x)))
     ax.set_xlim(left, 1.3 * row["max_abs"] if row["max_abs"] > left else 2 * left)
     ax.set_ylim(floor, 1.6)
     logarithmic(ax.xaxis)
@@ -107,16 +107,18 @@ def survival(ax: Axes, row: Row) -> None:
     return None
 
 
-def _fitted_law(ax: Axes, row: Row, total: int, floor: float) -> None:
-    tail = row["tails"]["both"]
-    start, top = tail["threshold"], tail["k"] / total
-    if not start or top <= floor:
-        return
-    end = min(start * (top / floor) ** (1 / tail["alpha"]), 3 * row["max_abs"])
-    x = np.geomspace(start, max(end, start * 1.01), 20)
-    colour = style.RED if words.is_index(tail) else style.MUTED
-    ax.plot(x, top * (x / start) ** -tail["alpha"], color=colour, ls="--", lw=1.4, zorder=4)
-    ax.plot([start], [top], marker="o", ms=5, color=colour, zorder=5)
+def _fitted_law(ax: Axes, tail: Row, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> None:
+    """Draw the power law from where the share k of the values is reached down to the largest value."""
+    top = tail["k"] / tail["n"] * y[0]  # y starts at the nonzero values
+    start = float(np.exp(np.interp(-np.log(top), -np.log(y), np.log(x))))
+    end = min(start * (2 * top / y[-1]) ** (1 / tail["alpha"]), 3 * x[-1])
+    line = np.geomspace(start, max(end, start * 1.01), 20)
+    says = "α of a typical block of steps" if tail["spread"] == "blocks" else "fitted power law"
+    ax.plot(
+        line, top * (line / start) ** -tail["alpha"], color=style.RED, ls="--", lw=1.4, zorder=4, label=says
+    )
+    ax.plot([start], [top], marker="o", ms=5, color=style.RED, zorder=5)
+    ax.legend(loc="lower left", borderaxespad=0.2, handlelength=2.2)
 
 
 def magnitudes(ax: Axes, row: Row) -> None:

@@ -46,14 +46,14 @@ def _title(hint: str) -> str:
 def _row(row: Row, kind: str) -> str:
     tail = row["tails"]["both"]
     group, _ = words.heaviness(row)
-    key = None if group == 2 else tail["alpha"] + 1e6 * group  # tails without an index come after
+    key = None if group == words.NONE else tail["alpha"] + 1e6 * group  # no index, few values: after
     high = row["quantiles"].get("0.999")
     ratio = row["max_abs"] / high if high else None
     zeros = row["zeros"] / row["count"] if row["count"] else None
     name = words.printable(row["name"])
     cells = [
         f'<th scope="row" data-sort="{escape(name)}">{_breakable(name)}</th>',
-        _cell(key, _index(tail) if group == 0 else _no_index(tail), "alpha"),
+        _cell(key, _index(tail) if words.is_index(tail) else _no_index(tail), "alpha"),
         _cell(key, bar(tail), "left"),
         _verdict(tail),
         _cell(row["excess_kurtosis"], words.number(row["excess_kurtosis"])),
@@ -119,12 +119,6 @@ def _scale() -> str:
     return f'<svg class="bar" {box}>{marks}</svg>'
 
 
-def tone(tail: Row) -> str:
-    """CSS class of an index by what is infinite: variance, fourth moment, neither."""
-    alpha = tail["alpha"]
-    return "heavy" if alpha < words.HEAVY else "middle" if alpha < words.LIGHT else "mild"
-
-
 def bar(tail: Row | None) -> str:
     """Draw an interval on the logarithmic scale of the column; an arrow where alpha slides."""
     if tail is None or tail["alpha"] is None:
@@ -133,11 +127,13 @@ def bar(tail: Row | None) -> str:
     if words.is_index(tail):
         low, high = (tail["alpha"] if end is None else end for end in tail["ci95"])
         a, b = _x(max(low, _LOW)), _x(max(high, _LOW))
+        dot = "dot" if tail["plateau"] else "dot open"
         drawn = (
             f'<rect class="ci" x="{a}" y="6" width="{max(b - a, 1):.1f}" height="8" rx="2"/>'
-            f'<circle class="dot" cx="{_x(tail["alpha"])}" cy="10" r="3.4"/>'
+            f'<circle class="{dot}" cx="{_x(tail["alpha"])}" cy="10" r="3.4"/>'
         )
-        return _bar(tone(tail), f"{words.alpha_text(tail)}, {words.interval_text(tail)}", marks + drawn)
+        label = f"{words.alpha_text(tail)}, {words.interval_text(tail)}"
+        return _bar(words.weight(tail), label, marks + drawn)
     ends = tail["slide"] or [tail["alpha"], tail["alpha"]]
     a, b = (_x(tail["alpha"] if end is None else end) for end in ends)
     way = 1 if b >= a else -1

@@ -25,7 +25,11 @@ def text(data: dict[str, Any], most: int = MOST_ROWS) -> str:
     most : int
         Layers shown, heaviest first; the others are counted.
     """
-    lines = [words.printable(data["title"]), subtitle(data), ""]
+    lines = [
+        words.printable(data["title"]),
+        *textwrap.wrap(subtitle(data), WIDTH, break_on_hyphens=False),
+        "",
+    ]
     for one in findings(data):
         said = words.printable(f"{one.title}: {one.text}")
         lines += textwrap.wrap(said, WIDTH, initial_indent="* ", subsequent_indent="  ")

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gradtail.estimators import hill, hill_blocks, hill_curve
-from gradtail.estimators.estimate import TailEstimate
+from gradtail.estimators.blocks import hill_curve_blocks
+from gradtail.estimators.estimate import HillCurve, TailEstimate
 from gradtail.report.schema import jsonable, rounded
 from gradtail.states.magnitudes import Tail
 from gradtail.states.summary import Summary
@@ -30,7 +31,6 @@ FEWEST_VALUES = 10
 """Values above the threshold that a point of a curve or time line rests on at least."""
 
 _CURVE_POINTS = 60
-_Z95 = 1.959963984540054
 
 
 def estimate(blocks: Sequence[Summary], whole: Summary, tail: Tail) -> TailEstimate | None:
@@ -90,38 +90,35 @@ def as_dict(found: TailEstimate | None) -> dict[str, Any] | None:
     return fields
 
 
-def curve_of(whole: Summary, tail: Tail = "both", inflation: float = 1.0) -> dict[str, Any] | None:
-    """Thin a Hill curve to points spread evenly in log k, with its 95 % band.
+def curve_of(blocks: Sequence[Summary], whole: Summary, tail: Tail = "both") -> dict[str, list[Any]] | None:
+    """Take a Hill curve at k spread evenly in their logarithm, with its 95 % band.
 
-    Parameters
-    ----------
-    inflation : float
-        Factor by which the error bar from blocks of steps exceeds the iid formula at the k in
-        use. The band takes it over, since neighbouring k share their values.
+    It is that of a typical block of steps, as the estimate is, or of all values where the blocks
+    are too few for their spread.
     """
     try:
-        full = hill_curve(whole, tail)
+        full = _typical_curve(blocks, tail) or hill_curve(whole, tail)
     except ValueError:
         return None
+    low, high = full.ci(0.95)
     keep = _spread_out(full.k)
     keep = keep[np.isfinite(full.alpha[keep])]
-    k, alpha = full.k[keep], full.alpha[keep]
-    half = np.exp(_Z95 * inflation * full.stderr[keep] / alpha)  # on log alpha, as the intervals are
     return {
-        "k": k.tolist(),
-        "alpha": rounded(alpha),
-        "low": rounded(alpha / half),
-        "high": rounded(alpha * half),
+        "k": full.k[keep].tolist(),
+        "alpha": rounded(full.alpha[keep]),
+        "low": rounded(low[keep]),
+        "high": rounded(high[keep]),
         "threshold": rounded(full.threshold[keep]),
     }
 
 
-def inflation_of(found: TailEstimate | None) -> float:
-    """By how much the error bar exceeds the iid formula at the same k; 1 for iid error bars."""
-    if found is None or found.spread != "blocks" or not np.isfinite(found.stderr):
-        return 1.0
-    iid = float(np.hypot(found.alpha / np.sqrt(found.k), found.bin_stderr))
-    return max(1.0, found.stderr / iid)
+def _typical_curve(blocks: Sequence[Summary], tail: Tail) -> HillCurve | None:
+    if len(blocks) < FEWEST_BLOCKS:
+        return None
+    try:
+        return hill_curve_blocks(blocks, tail, _CURVE_POINTS)
+    except ValueError:  # too few of them have nonzero values
+        return None
 
 
 def time_line(blocks: Sequence[Summary], found: TailEstimate | None) -> dict[str, list[Any]]:
@@ -129,24 +126,24 @@ def time_line(blocks: Sequence[Summary], found: TailEstimate | None) -> dict[str
 
     The band is the iid one: a block alone has no spread to take a better one from.
     """
-    columns: dict[str, list[Any]] = {"alpha": [], "low": [], "high": []}
-    for block in blocks:
-        one = None if found is None else _at_share(block, found.k / found.n)
-        low, high = one.ci(0.95) if one is not None else (np.nan, np.nan)
-        for name, value in (("alpha", np.nan if one is None else one.alpha), ("low", low), ("high", high)):
-            columns[name].append(value)
-    return {name: rounded(values) for name, values in columns.items()}
+    share = 0.0 if found is None else found.k / found.n
+    points = [_at_share(block, share) for block in blocks]
+    return {name: rounded([point[i] for point in points]) for i, name in enumerate(("alpha", "low", "high"))}
 
 
-def _at_share(block: Summary, share: float) -> TailEstimate | None:
-    nonzero = block.count - block.zeros
+def _at_share(block: Summary, share: float) -> tuple[float, float, float]:
+    """Alpha and the ends of its interval; NaN where the block has too few values."""
+    moments = block.moments
+    nonzero = moments.count - moments.zeros
     k = round(share * nonzero)
-    if not FEWEST_VALUES <= k < nonzero:
-        return None
-    try:
-        return hill(block, k=k)
-    except ValueError:
-        return None
+    if FEWEST_VALUES <= k < nonzero:
+        try:
+            one = hill_curve(block, k=[k])
+        except ValueError:
+            return np.nan, np.nan, np.nan
+        low, high = one.ci(0.95)
+        return float(one.alpha[0]), float(low[0]), float(high[0])
+    return np.nan, np.nan, np.nan
 
 
 def _spread_out(k: npt.NDArray[Any]) -> npt.NDArray[np.int64]:

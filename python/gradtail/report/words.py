@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from typing import Any
+from typing import Any, Literal
 
 Row = dict[str, Any]
+Weight = Literal["heavy", "middle", "mild", "unsure"]
 
 HEAVY, LIGHT = 2.0, 4.0
 """Tail exponents below which variance, and fourth moment, of a power law are infinite."""
@@ -114,6 +115,31 @@ def is_index(tail: Row | None) -> bool:
     return tail is not None and tail["alpha"] is not None and tail["plateau"] is not False
 
 
+def weight(tail: Row) -> Weight:
+    """Class an index by what the whole of its 95 % interval says, not by the number itself.
+
+    Examples
+    --------
+    >>> [weight({"ci95": ci}) for ci in ([1.2, 1.9], [1.2, 3.0], [4.5, None], [3.0, 5.0])]
+    ['heavy', 'middle', 'mild', 'unsure']
+    """
+    low, high = tail["ci95"]
+    if high is not None and high < LIGHT:
+        return "heavy" if high < HEAVY else "middle"
+    return "mild" if low is not None and low > LIGHT else "unsure"
+
+
+WEIGHTS: dict[Weight, str] = {
+    "heavy": "below 2 for sure", "middle": "below 4", "mild": "above 4", "unsure": "too wide to say",
+}  # fmt: skip
+"""What an interval says of alpha, heaviest first."""
+
+
+def is_small(tail: Row) -> bool:
+    """Whether an estimate rests on so few values that it may be heavy by chance."""
+    return bool(tail["k"] < 50 or any(" is small" in w or "to choose k" in w for w in tail["warnings"]))
+
+
 def alpha_text(tail: Row | None) -> str:
     """Write alpha, or that there is none to write."""
     if tail is None or tail["alpha"] is None:
@@ -143,19 +169,23 @@ def short_verdict(tail: Row) -> str:
     return "power-law tail" if tail["plateau"] else str(tail["verdict"]).partition(":")[0]
 
 
+INDEX, SLIDES, SMALL, NONE = range(4)
+"""Groups of the rows, in their order."""
+
+
 def heaviness(row: Row) -> tuple[int, float]:
-    """Sort key, heaviest first: tails with an index, those without one, layers without a tail.
+    """Sort key, heaviest first: tails with an index, those without one, those of few values, none.
 
     Indices are ordered by the upper end of their interval, so that those that are small for sure
     come before those that may be.
     """
     tail = row["tails"]["both"]
     if tail is None or tail["alpha"] is None:
-        return 2, 0.0
+        return NONE, 0.0
     if not is_index(tail):
-        return 1, tail["alpha"]
+        return SLIDES, tail["alpha"]
     high = tail["ci95"][1]
-    return 0, tail["alpha"] * 1e3 if high is None else high
+    return SMALL if is_small(tail) else INDEX, tail["alpha"] * 1e3 if high is None else high
 
 
 def what_alpha_means(tail: Row) -> str:
