@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import math
 import pickle
 import warnings
@@ -15,6 +16,7 @@ torch = pytest.importorskip("torch", reason="needs torch")
 from torch import nn  # noqa: E402
 
 from gradtail.torch import Monitor  # noqa: E402
+from gradtail.torch.overhead import Stopwatch  # noqa: E402
 
 
 def small_model(seed: int = 0) -> nn.Module:
@@ -106,6 +108,88 @@ def test_torch_second_call_in_a_step_is_refused() -> None:
     assert monitor.stream.steps == 2
 
 
+def test_torch_a_skipped_step_is_no_offence() -> None:
+    model = small_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    monitor = Monitor(model, optimizer)
+    for step in range(6):
+        backward(model, step)
+        monitor.clip_(1e-3)
+        if step % 2:
+            optimizer.step()
+    model(torch.ones(1, 6)).sum().backward()  # accumulates onto gradients that were seen
+    monitor.clip_(1e-3)
+    assert monitor.stream.steps == 7
+    with pytest.raises(RuntimeError, match="expected one call a step"):
+        monitor.clip_(1e-3)
+
+
+def test_torch_an_optimizer_of_master_copies_ends_a_step() -> None:
+    model = small_model()
+    copies = [p.detach().clone().requires_grad_() for p in model.parameters()]
+    optimizer = torch.optim.SGD(copies, lr=0.1)
+    monitor = Monitor(model, optimizer)
+    backward(model, 0)
+    for _ in range(3):
+        monitor.step()
+        optimizer.step()
+    assert monitor.stream.steps == 3
+
+
+def test_torch_monitors_leave_no_hooks_behind() -> None:
+    from torch.optim import optimizer as hooks
+
+    before = len(hooks._global_optimizer_post_hooks)
+    for _ in range(5):
+        Monitor(small_model())
+    gc.collect()
+    assert len(hooks._global_optimizer_post_hooks) == before
+
+
+def test_torch_parameters_unfrozen_later_are_seen_and_clipped() -> None:
+    model = small_model()
+    model[0].requires_grad_(False)
+    monitor = Monitor(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    for step in range(4):
+        model[0].requires_grad_(step >= 2)
+        backward(model, step)
+        expected = norm64(model)
+        assert float(monitor.clip_(1e-3)) == pytest.approx(expected, rel=1e-6)
+        assert norm64(model) == pytest.approx(1e-3, rel=1e-2)
+        optimizer.step()
+    assert monitor.stream.observed["0.weight"] == 2
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_torch_the_norm_does_not_depend_on_the_cadence(dtype: str) -> None:
+    model = nn.Linear(400, 400, bias=False).to(getattr(torch, dtype))
+    big = {"float16": 200.0, "bfloat16": 1.003, "float32": 1e30}[dtype]
+    monitor = Monitor(model, every=2)
+    norms = []
+    for _ in range(2):
+        model.weight.grad = torch.full((400, 400), big, dtype=model.weight.dtype)
+        norms.append(float(monitor.clip_(1.0)))
+        assert float(model.weight.grad.double().norm()) == pytest.approx(1.0, rel=0.05)
+    assert norms[1] == pytest.approx(norms[0], rel=1e-6)
+
+
+def test_torch_clip_is_not_recorded_by_autograd() -> None:
+    model = small_model()
+    monitor = Monitor(model, every=2)
+    for step in range(2):
+        model.zero_grad()
+        loss = model(torch.ones(2, 6)).square().sum()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            loss.backward(create_graph=True)
+        grad = model[0].weight.grad
+        function = grad.grad_fn
+        norm = monitor.clip_(1e-3)
+        assert not norm.requires_grad
+        assert model[0].weight.grad.grad_fn is function, step
+
+
 def test_torch_steps_are_told_apart_without_being_given_the_optimizer() -> None:
     model, other = small_model(), small_model()
     monitor = Monitor(model)
@@ -113,7 +197,7 @@ def test_torch_steps_are_told_apart_without_being_given_the_optimizer() -> None:
     backward(model, 0)
     monitor.step()
     optimizer.step()
-    monitor.step()
+    monitor.step()  # the same gradients, of another step
     stranger.step()  # steps other parameters: the turn is still ours
     with pytest.raises(RuntimeError, match="expected one call a step"):
         monitor.step()
@@ -217,8 +301,11 @@ def test_torch_switched_off_by_the_environment(monkeypatch: pytest.MonkeyPatch) 
     backward(model, 0)
     monitor.step()
     monitor.step()
+    norm = norm64(model)
+    assert float(monitor.grad_norm()) == pytest.approx(norm, rel=1e-6)
     monitor.clip_(1e-3)
     assert norm64(model) == pytest.approx(1e-3, rel=1e-2)
+    assert float(monitor.grad_norm()) == pytest.approx(norm, rel=1e-6)
     assert monitor.stream.steps == 0
 
 
@@ -241,6 +328,7 @@ def test_torch_names_are_those_of_the_bare_model() -> None:
 
     assert Monitor(OptimizedModule(small_model()))._parameters[0][0] == "0.weight"
     assert Monitor(nn.DataParallel(small_model()))._parameters[0][0] == "0.weight"
+    assert Monitor(OptimizedModule(nn.DataParallel(small_model())))._parameters[0][0] == "0.weight"
 
 
 def test_torch_overhead_is_measured() -> None:
@@ -253,7 +341,19 @@ def test_torch_overhead_is_measured() -> None:
     overhead = monitor.overhead
     assert overhead.calls == 4
     assert 0 < overhead.p50 <= overhead.p99
-    assert overhead.share == pytest.approx(overhead.p50 / overhead.step)
+    assert 0 < overhead.share < 1
+
+
+def test_torch_overhead_counts_the_steps_that_were_observed(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("gradtail.torch.overhead.time.perf_counter", lambda: clock[0])
+    watch = Stopwatch()
+    for step in range(31):
+        with watch:
+            clock[0] += 0.9 if step % 3 == 0 else 0.0
+        clock[0] += 2.1 if step % 3 == 0 else 3.0
+    assert watch.overhead().share == pytest.approx(0.1)
+    assert watch.overhead().p50 == 0.0
 
 
 @pytest.mark.parametrize(
@@ -278,7 +378,9 @@ def test_torch_max_norm_is_checked() -> None:
             monitor.clip_(bad)
     with pytest.raises(TypeError, match="max_norm: expected a positive number, got None"):
         monitor.clip_(None)
-    with pytest.raises(RuntimeError, match="grad_norm: expected an observed step, got none yet"):
+    with pytest.raises(
+        RuntimeError, match="grad_norm: expected a call of step or clip_ before"
+    ):
         monitor.grad_norm()
     with pytest.raises(TypeError, match=r"model: expected a torch.nn.Module, got list"):
         Monitor([])

@@ -130,6 +130,8 @@ def test_the_first_nonfinite_value_is_located(backend: str) -> None:
         ({"b": np.ones(2), "c": np.ones(2, int)}, TypeError, r"arrays\['c'\]: expected a dtype"),
         ({"b": np.ones(3)}, ValueError, r"arrays\['b'\]: expected 2 elements"),
         ({}, ValueError, "arrays: expected at least one array"),
+        ({1: np.ones(3)}, TypeError, "arrays: expected names of type str, got 1"),
+        (None, TypeError, "arrays: expected a mapping or list of arrays, got NoneType"),
     ],
 )
 def test_a_refused_update_changes_nothing(backend: str, arrays: dict, error: type, message: str) -> None:
@@ -153,6 +155,10 @@ def test_steps_must_rise(backend: str) -> None:
     assert stream.last_step == 21
     with pytest.raises(ValueError, match="step: expected a number above 21, got 21"):
         stream.update([np.ones(3)], step=21)
+    for bad in ("x", float("nan"), 22.5):
+        with pytest.raises(TypeError, match="step: expected an int, got "):
+            stream.update([np.ones(3)], step=bad)
+    assert stream.steps == 3
 
 
 def test_log_thins_out_evenly() -> None:
@@ -171,4 +177,7 @@ def test_scales_beyond_float32_have_norms(backend: str) -> None:
     stream = GradientStream(backend=backend)
     stream.update({"huge": np.array([3e300, 4e300]), "tiny": np.array([3e-300, 4e-300])})
     assert stream.norm() == pytest.approx(5e300)
+    stream = GradientStream(backend=backend)
+    stream.update({"tiny": np.array([3e-300, 4e-300]), "zero": np.zeros(3)})
+    assert stream.norm() == pytest.approx(5e-300)
     assert stream.summary("tiny").norm == pytest.approx(5e-300)

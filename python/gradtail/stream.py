@@ -124,12 +124,7 @@ class GradientStream:
             An array that :func:`gradtail.summarize` refuses, one whose size is not that of the
             first time, or a step that does not follow. The stream is left as it was.
         """
-        if not isinstance(arrays, Mapping):
-            arrays = {str(i): array for i, array in enumerate(arrays)}
-        if step is None:
-            step = 0 if self._last_step is None else self._last_step + 1
-        elif self._last_step is not None and step <= self._last_step:
-            raise ValueError(f"step: expected a number above {self._last_step}, got {step}")
+        arrays, step = _named(arrays), self._check_step(step)
         views = views_of(arrays, "arrays")
         views.table["start"] = 0
         rows = self._rows_for(list(arrays), views.table["size"])
@@ -197,12 +192,12 @@ class GradientStream:
 
     @property
     def nbytes(self) -> int:
-        """Memory that the tables and blocks take at most, in bytes; bins never touched cost less."""
+        """Memory that tables, blocks and log take at most, in bytes; bins never touched cost less."""
         tables = (self._newest, self._open)
         parts = [a for t in tables for a in (t.records, t.counts)]
         for block in self._blocks:
             parts += [block.table.records, block.table.counts, block.table.ends]
-        return sum(part.nbytes for part in parts)
+        return sum(part.nbytes for part in parts) + self._log.nbytes
 
     def norm(self) -> float:
         """Euclidean norm of the newest step, finite values only."""
@@ -257,6 +252,15 @@ class GradientStream:
             found.append(Block(self._open_since, self._last_step, self._open_steps, newest))
         return found
 
+    def _check_step(self, step: int | None) -> int:
+        if step is None:
+            return 0 if self._last_step is None else self._last_step + 1
+        if isinstance(step, bool) or not isinstance(step, (int, np.integer)):
+            raise TypeError(f"step: expected an int, got {step!r}")
+        if self._last_step is not None and step <= self._last_step:
+            raise ValueError(f"step: expected a number above {self._last_step}, got {step}")
+        return int(step)
+
     def _group_rows(self, group: str | None) -> list[int]:
         if group is None:
             return list(self._rows.values())
@@ -275,15 +279,17 @@ class GradientStream:
             self._check_sizes([names[i] for i in known], sizes[known])
             if new:
                 by_name = dict(zip(names, sizes, strict=True))
-                for name in new:
-                    self._rows[name] = len(self._rows)
-                self._sizes = np.append(self._sizes, [by_name[name] for name in new])
-                self._observed = np.append(self._observed, np.zeros(len(new), np.int64))
-                self._newest = SummaryTable.empty(len(self._rows), self._bits)
-                grown = SummaryTable.empty(len(self._rows), self._bits)
+                total = len(self._rows) + len(new)
+                # All memory first: if there is none, the stream is left as it was.
+                newest, grown = (SummaryTable.empty(total, self._bits) for _ in range(2))
                 grown.records[: len(self._open.records)] = self._open.records
                 grown.counts[: len(self._open.records)] = self._open.counts
-                self._open = grown
+                new_sizes = np.append(self._sizes, [by_name[name] for name in new])
+                observed = np.append(self._observed, np.zeros(len(new), np.int64))
+                self._newest, self._open = newest, grown
+                self._sizes, self._observed = new_sizes, observed
+                for name in new:
+                    self._rows[name] = len(self._rows)
             self._last_names = names
             self._last_rows = np.array([self._rows[name] for name in names], np.int64)
         else:
@@ -318,6 +324,18 @@ class GradientStream:
             self._block_steps *= 2
 
 
+def _named(arrays: object) -> Mapping[str, Any]:
+    """Return a mapping as it is, and a sequence with its indices as names."""
+    if isinstance(arrays, Mapping):
+        for name in arrays:
+            if not isinstance(name, str):
+                raise TypeError(f"arrays: expected names of type str, got {name!r}")
+        return arrays
+    if isinstance(arrays, (list, tuple)):
+        return {str(i): array for i, array in enumerate(arrays)}
+    raise TypeError(f"arrays: expected a mapping or list of arrays, got {type(arrays).__name__}")
+
+
 def _norms(records: npt.NDArray[np.void]) -> FloatArray:
     """Norm of each row's finite values."""
     exponent = np.frexp(records["max_abs"])[1]
@@ -329,6 +347,6 @@ def _joint_norm(records: npt.NDArray[np.void]) -> float:
     if len(records) == 0:
         return 0.0
     exponents = np.frexp(records["max_abs"])[1]
-    top = int(exponents.max())
+    top = int(np.frexp(records["max_abs"].max())[1])
     total = float(np.sum(np.ldexp(records["sum2"], 2 * (exponents - top))))
     return float(np.ldexp(np.sqrt(total), top))

@@ -54,6 +54,11 @@ class RecordLog:
         return len(self._steps)
 
     @property
+    def nbytes(self) -> int:
+        """Memory of the rows kept, in bytes."""
+        return sum(norms.nbytes for norms in self._norms) + 24 * len(self)
+
+    @property
     def steps(self) -> npt.NDArray[np.int64]:
         """Step numbers, shape (m,)."""
         return np.array(self._steps, np.int64)

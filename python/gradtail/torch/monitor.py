@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from gradtail.states.summary import Summary
 from gradtail.stream import GradientStream
 from gradtail.torch.overhead import Overhead, Stopwatch
+from gradtail.torch.turn import Turn
 
 if TYPE_CHECKING:
     from gradtail.report import Report
@@ -32,11 +32,12 @@ class Monitor:
     Parameters
     ----------
     model : nn.Module
-        Parameters that require a gradient are watched, under their qualified names; tied ones
-        count once. Nothing is attached to the model.
+        Parameters are watched whenever they have a gradient, under their qualified names; tied
+        ones count once. Nothing is attached to the model.
     optimizer : torch.optim.Optimizer, optional
-        Tells steps apart, so that a second call in one step can be refused. Without it, that is
-        learned from the first torch optimizer that steps one of the parameters.
+        Tells steps apart, so that a second call in one step can be refused; needed only if it
+        does not hold the parameters of the model (master copies). Without it, any torch
+        optimizer that steps one of the parameters ends a step.
     every : int, default 1
         Observe one step of so many. ``clip_`` clips every step all the same.
     bits : int, default 4
@@ -91,6 +92,7 @@ class Monitor:
         self.stream = GradientStream(bits=bits, backend=backend)
         self.enabled = os.environ.get("GRADTAIL") != "0"
         self._parameters = named_parameters(model)
+        self._trained = {name for name, p in self._parameters if p.requires_grad}
         self._every = every
         self._on_error = on_error
         self._calls = 0
@@ -100,7 +102,7 @@ class Monitor:
         self._clip_calls = 0
         self._skipped_nonfinite = 0
         self._stopwatch = Stopwatch()
-        self._turn = _Turn([p for _, p in self._parameters], optimizer)
+        self._turn = Turn([p for _, p in self._parameters], optimizer)
 
     def step(self, loss: Tensor | float | None = None) -> None:
         """Observe the gradients as they are.
@@ -113,7 +115,7 @@ class Monitor:
         Raises
         ------
         RuntimeError
-            Second call before the optimizer stepped.
+            Second call for the same gradients.
         """
         if not self.enabled:
             return
@@ -121,6 +123,7 @@ class Monitor:
         with self._stopwatch:
             self._guarded(lambda: self._observe(loss), None)
 
+    @torch.no_grad()
     def clip_(self, max_norm: float, loss: Tensor | float | None = None) -> Tensor:
         """Observe the gradients, then scale them so that their joint norm is at most ``max_norm``.
 
@@ -145,7 +148,7 @@ class Monitor:
         ValueError
             ``max_norm`` is not a positive number.
         RuntimeError
-            Second call before the optimizer stepped.
+            Second call for the same gradients.
         """
         if not isinstance(max_norm, (int, float)) or isinstance(max_norm, bool):
             raise TypeError(f"max_norm: expected a positive number, got {max_norm!r}")
@@ -157,12 +160,15 @@ class Monitor:
                 observed = self._guarded(lambda: self._observe(loss), False)
         else:
             observed = False
-        norm = self._norm if observed and self._norm is not None else self._plain_norm()
-        self._scale(norm, float(max_norm))
-        return norm
+        if not observed:
+            self._norm = self._plain_norm()
+        assert self._norm is not None
+        self._scale(self._norm, float(max_norm))
+        self._turn.clipped()
+        return self._norm
 
     def grad_norm(self) -> Tensor:
-        """Return the joint norm of the gradients when last observed, before any clipping.
+        """Return the joint norm of the gradients at the last call, before any clipping.
 
         Returns
         -------
@@ -173,10 +179,17 @@ class Monitor:
         ------
         RuntimeError
             Nothing has been observed yet.
+
+        Notes
+        -----
+        Of a monitor that is switched off, and of a step that :meth:`step` left out, it is the norm
+        of the gradients as they are now, which takes a pass of its own.
         """
-        if self._norm is None:
-            raise RuntimeError("grad_norm: expected an observed step, got none yet")
-        return self._norm
+        if self._norm is not None:
+            return self._norm
+        if self.enabled and not self._calls:
+            raise RuntimeError("grad_norm: expected a call of step or clip_ before, got none yet")
+        return self._plain_norm()
 
     def summary(self, group: str | None = None, steps: Literal["all", "newest"] = "all") -> Summary:
         """Return the summary of a parameter, a module (any dotted prefix), or everything.
@@ -187,11 +200,11 @@ class Monitor:
 
     @property
     def unobserved(self) -> dict[str, int]:
-        """Observed steps in which a parameter had no gradient, for those with any."""
-        missing = {
-            name: self.stream.steps - self.stream.observed.get(name, 0) for name, _ in self._parameters
-        }
-        return {name: steps for name, steps in missing.items() if steps}
+        """Observed steps in which a trained parameter had no gradient, for those with any."""
+        steps, observed = self.stream.steps, self.stream.observed
+        watched = [name for name, _ in self._parameters if name in self._trained or name in observed]
+        missing = {name: steps - observed.get(name, 0) for name in watched}
+        return {name: count for name, count in missing.items() if count}
 
     @property
     def overhead(self) -> Overhead:
@@ -242,6 +255,7 @@ class Monitor:
         """Make the pass, if it is this step's turn; False if not."""
         step = self._calls
         self._calls += 1
+        self._norm = None
         if step % self._every:
             return False
         grads = {name: grad for name, p in self._parameters if (grad := p.grad) is not None}
@@ -254,7 +268,7 @@ class Monitor:
         self._norm = torch.tensor(norm, dtype=torch.float64)
         if loss is not None:
             self._note_loss(step, loss)
-        return bool(grads)
+        return True
 
     def _note_loss(self, step: int, loss: Tensor | float) -> None:
         # A loss on a GPU is kept as it is, and read when the report asks: reading it now would wait.
@@ -265,12 +279,12 @@ class Monitor:
         if len(self._loss) > 2 * 2048:
             del self._loss[1::2]
 
+    @torch.no_grad()
     def _plain_norm(self) -> Tensor:
+        """Take the norm as the pass would: in float64, whatever the dtypes and devices."""
         grads = [p.grad for _, p in self._parameters if p.grad is not None]
-        if not grads:
-            return torch.tensor(0.0, dtype=torch.float64)
-        norms = torch._foreach_norm(grads)
-        return torch.stack([n.double() for n in norms]).square().sum().sqrt()
+        squares = [torch.linalg.vector_norm(g, dtype=torch.float64).square().cpu() for g in grads]
+        return torch.stack(squares).sum().sqrt() if squares else torch.tensor(0.0, dtype=torch.float64)
 
     def _scale(self, norm: Tensor, max_norm: float) -> None:
         self._clip_calls += 1
@@ -300,39 +314,9 @@ class Monitor:
             return otherwise
 
 
-class _Turn:
-    """One observation a step: refuses a second one before an optimizer has stepped the parameters."""
-
-    def __init__(self, parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer | None) -> None:
-        if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
-            raise TypeError(f"optimizer: expected a torch.optim.Optimizer, got {type(optimizer).__name__}")
-        self._ids = {id(p) for p in parameters}
-        self._armed = optimizer is not None
-        self._taken = False
-        # Torch calls these after every optimizer's step in the process: cheap, and no need to be told.
-        self._handle = register_optimizer_step_post_hook(self._stepped)
-
-    def take(self, method: str) -> None:
-        if self._taken and self._armed:
-            raise RuntimeError(
-                f"{method}: expected one call a step, got a second one before optimizer.step(); "
-                "clip_ observes as well as step does"
-            )
-        self._taken = True
-
-    def _stepped(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        if any(id(p) in self._ids for group in optimizer.param_groups for p in group["params"]):
-            self._armed = True
-            self._taken = False
-
-    def __del__(self) -> None:
-        if hasattr(self, "_handle"):
-            self._handle.remove()
-
-
 def named_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """Return the parameters that require a gradient, each once, under the names of the bare model."""
-    return [(bare_name(name), p) for name, p in _unwrapped(model).named_parameters() if p.requires_grad]
+    """Return the parameters, each once, under the names of the bare model."""
+    return [(bare_name(name), p) for name, p in _unwrapped(model).named_parameters()]
 
 
 def bare_name(name: str) -> str:
@@ -341,9 +325,10 @@ def bare_name(name: str) -> str:
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
-    while type(model).__name__ in ("DistributedDataParallel", "DataParallel"):
-        inner = getattr(model, "module", None)
+    """Take off what data parallelism and ``torch.compile`` wrap around a model, in any order."""
+    while True:
+        parallel = type(model).__name__ in ("DistributedDataParallel", "DataParallel")
+        inner = getattr(model, "module", None) if parallel else getattr(model, "_orig_mod", None)
         if not isinstance(inner, nn.Module):
-            break
+            return model
         model = inner
-    return model

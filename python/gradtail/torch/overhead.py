@@ -12,7 +12,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Overhead:
-    """Time inside the monitor's calls, over the newest 1024 of them.
+    """Time inside the monitor's calls; over the newest 1024 of them, but for ``share``.
 
     Attributes
     ----------
@@ -23,7 +23,7 @@ class Overhead:
     step : float
         Median seconds from one call to the next; NaN before the second.
     share : float
-        ``p50 / step``: the part of a step that goes to the monitor.
+        The part of all the time since the first call that went to the monitor.
     """
 
     calls: int
@@ -44,17 +44,23 @@ class Stopwatch:
         self._inside: deque[float] = deque(maxlen=1024)
         self._period: deque[float] = deque(maxlen=1024)
         self._calls = 0
+        self._total = 0.0
+        self._first: float | None = None
         self._entered: float | None = None
 
     def __enter__(self) -> None:
         now = time.perf_counter()
-        if self._entered is not None:
+        if self._entered is None:
+            self._first = now
+        else:
             self._period.append(now - self._entered)
         self._entered = now
 
     def __exit__(self, *_: object) -> None:
         assert self._entered is not None
-        self._inside.append(time.perf_counter() - self._entered)
+        now = time.perf_counter()
+        self._inside.append(now - self._entered)
+        self._total += self._inside[-1]
         self._calls += 1
 
     def overhead(self) -> Overhead:
@@ -62,4 +68,8 @@ class Stopwatch:
         inside = np.array(self._inside)
         p50, p99 = np.percentile(inside, [50, 99]) if inside.size else (np.nan, np.nan)
         step = float(np.median(self._period)) if self._period else np.nan
-        return Overhead(self._calls, float(p50), float(p99), step, float(p50) / step)
+        share = np.nan
+        if self._period and self._entered is not None and self._first is not None:
+            # Up to the newest call and without it: its step has not ended.
+            share = (self._total - self._inside[-1]) / (self._entered - self._first)
+        return Overhead(self._calls, float(p50), float(p99), step, float(share))
