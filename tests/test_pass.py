@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -233,3 +234,139 @@ def test_a_forked_child_works_and_ends(work):
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
+
+
+def _run(script, **environment):
+    """Run a script in its own interpreter; a hang is a failure."""
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+_LIMIT = """
+    import resource
+    import numpy as np
+    from gradtail import Summary, _core, summarize
+
+    def limit(more):
+        with open("/proc/self/statm") as file:
+            used = int(file.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + more, resource.RLIM_INFINITY))
+
+    x = np.random.default_rng(0).standard_normal(1_000_003).astype(np.float32)
+"""
+needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="the limit of memory is that of Linux")
+
+
+@needs_linux
+def test_a_team_of_fewer_threads_than_asked_for_does_all_the_work(core):
+    script = (
+        _LIMIT
+        + """
+    _core.set_num_threads(1)
+    expected = summarize(x, backend="native")
+    _core.set_num_threads(300)
+    limit(200 << 20)  # no room for 300 stacks
+    for _ in range(3):
+        assert summarize(x, backend="native") == expected
+    """
+    )
+    done = _run(script)
+    assert done.returncode == 0, done.stderr
+
+
+@needs_linux
+def test_want_of_memory_is_an_error_and_not_the_end(core):
+    script = (
+        _LIMIT
+        + """
+    _core.set_num_threads(4)
+    expected = summarize(x, bits=10, backend="numpy").count
+    summarize(x, backend="native")  # the threads are there, their scratch for 4 bits too
+    s = Summary(10, backend="native")
+    limit(6 << 20)  # room for the scratch of one thread
+    try:
+        s.update(x)
+    except MemoryError:
+        pass
+    else:
+        raise SystemExit("there was memory enough")
+    limit(1 << 30)
+    assert s == Summary(10, backend="native")
+    assert s.update(x).count == expected
+    """
+    )
+    done = _run(script)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_number_of_threads_asked_for_in_the_environment_has_a_bound(core):
+    script = "from gradtail import _core; print(_core.num_threads())"
+    for text, threads in (("100000", "1024"), ("99999999999999999999", "1024"), ("7", "7")):
+        assert _run(script, GRADTAIL_NUM_THREADS=text).stdout.strip() == threads
+
+
+def test_a_process_may_end_while_a_daemon_thread_is_in_the_pass(core):
+    script = """
+        import threading, time
+        import numpy as np
+        from gradtail import summarize
+
+        x = np.ones(1_000_003, np.float32)
+        many = [np.ones(1, np.float32)] * 20_000
+
+        def work():
+            while True:
+                summarize(many, backend="native")
+                summarize(x, backend="native")
+
+        threading.Thread(target=work, daemon=True).start()
+        time.sleep(0.05)
+    """
+    for _ in range(5):
+        done = _run(script)
+        assert done.returncode == 0, done.stderr
+
+
+_BROKEN = """
+    import importlib.abc, sys, warnings
+
+    class Finder(importlib.abc.MetaPathFinder):
+        def find_spec(self, name, path, target=None):
+            if name == "gradtail._core":
+                raise {error}
+
+    sys.meta_path.insert(0, Finder())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        from gradtail import native
+        import gradtail
+    assert native.core is None
+    print(*(f"{{w.category.__name__}}: {{w.message}}" for w in caught), sep="\\n", end="")
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ("ImportError('no libcudart')", "RuntimeWarning: gradtail: the native extension .*: no libcudart"),
+        ("ModuleNotFoundError('no part', name='part')", "RuntimeWarning: gradtail: .*: no part"),
+        ("ModuleNotFoundError('none', name='gradtail._core')", ""),
+    ],
+)
+def test_an_extension_that_does_not_load_is_named_once(error, said):
+    done = _run(_BROKEN.format(error=error), GRADTAIL_BACKEND="")
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(said, done.stdout), done.stdout
+
+
+@pytest.mark.parametrize("start", [2**63 - 3, 2**63, np.uint64(2**63 + 5), 10**30])
+def test_a_start_beyond_the_range_of_indices_is_refused(backend, start):
+    x = np.array([1.0, 2.0, np.nan])
+    with pytest.raises(ValueError, match=r"^start: expected an int of at most 9223372036854775804 "):
+        summarize(x, start=start, backend=backend)
+    assert summarize(x, start=2**63 - 4, backend=backend).first_nonfinite == 2**63 - 2

@@ -1,10 +1,13 @@
 // How this thread treats subnormal numbers, put back at the end of the scope. Frameworks let users change
 // it (torch.set_flush_denormal); what we report must not depend on that.
+// With neither SSE2 nor a GNU compiler for AArch64 (MSVC on ARM) this does nothing: the thread's own mode holds.
 #pragma once
 
 #if defined(__SSE2__)
 #include <immintrin.h>
 #endif
+
+#include <cstdint>
 
 #include "../core/portable.hpp"
 
@@ -21,6 +24,21 @@ class SubnormalMode {
 
  private:
   unsigned saved_;
+#elif defined(__aarch64__) && defined(__GNUC__)
+  // FPCR.FZ flushes arguments together with results, so results alone are not flushed here: slower, never wrong.
+  static constexpr std::uint64_t kKeep = 0, kFlushResults = 0, kFlushAll = std::uint64_t{1} << 24;
+  explicit SubnormalMode(std::uint64_t mode) {
+    asm volatile("mrs %0, fpcr" : "=r"(saved_) : : "memory");
+    set((saved_ & ~kFlushAll) | mode);
+  }
+  ~SubnormalMode() { set(saved_); }
+  SubnormalMode(const SubnormalMode&) = delete;
+  SubnormalMode& operator=(const SubnormalMode&) = delete;
+
+ private:
+  static void set(std::uint64_t fpcr) { asm volatile("msr fpcr, %0" : : "r"(fpcr) : "memory"); }
+
+  std::uint64_t saved_;
 #else
   static constexpr unsigned kKeep = 0, kFlushResults = 1, kFlushAll = 2;
   explicit SubnormalMode(unsigned) {}

@@ -26,13 +26,17 @@ constexpr std::int64_t kFlushEvery = 1ll << 31;  // 32-bit counters are emptied 
 // Memory of one thread, kept between calls.
 class Scratch {
  public:
-  Counters counters(int bits) {
-    const std::size_t bins = std::size_t{2} << (8 + bits), gap = 16 * 3;
-    if (memory_.size() < 2 * bins + gap) memory_.assign(2 * bins + gap, 0);
-    return {memory_.data(), memory_.data() + bins + gap, bits};
+  // By the caller, before the threads start: an exception in one of them would end the process.
+  void reserve(int bits) {
+    const std::size_t size = 2 * bins(bits) + kGap;
+    if (memory_.size() < size) memory_.assign(size, 0);
   }
+  Counters counters(int bits) { return {memory_.data(), memory_.data() + bins(bits) + kGap, bits}; }
 
  private:
+  static constexpr std::size_t kGap = 16 * 3;
+  static std::size_t bins(int bits) { return std::size_t{2} << (8 + bits); }
+
   std::vector<std::uint32_t> memory_;
 };
 
@@ -111,9 +115,10 @@ struct Workspace {
   std::vector<Scratch> scratch;
 };
 
-// One workspace serves the usual case of one caller; a second caller at the same time makes its own.
+// One workspace serves the usual case of one caller; a second caller at the same time makes its own. Never
+// destroyed at exit: a daemon thread may still be in the pass.
 std::mutex workspace_owner;
-Workspace shared_workspace;
+Workspace& shared_workspace = *new Workspace;
 
 void run(Workspace& workspace, const BufferView* views, std::int64_t n, TableView table) {
   Job& job = workspace.job;
@@ -131,6 +136,7 @@ void run(Workspace& workspace, const BufferView* views, std::int64_t n, TableVie
   job.partial.resize(tiles);
   const int threads = elements < kAlone ? 1 : static_cast<int>(std::min<std::int64_t>(team_size(), tiles));
   if (static_cast<int>(workspace.scratch.size()) < threads) workspace.scratch.resize(threads);
+  for (int i = 0; i < threads; ++i) workspace.scratch[i].reserve(table.bits);
   const auto share = [&](int i) { job.run(tiles * i / threads, tiles * (i + 1) / threads, workspace.scratch[i]); };
   if (threads == 1 || !run_on_team(threads, share))
     for (int i = 0; i < threads; ++i) share(i);

@@ -5,6 +5,8 @@
 #include <condition_variable>
 #include <cstdlib>
 #include <mutex>
+#include <new>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -20,8 +22,15 @@ namespace {
 
 class Team {
  public:
-  explicit Team(int size) : size_(size) {
-    for (int i = 1; i < size; ++i) threads_.emplace_back([this, i] { serve(i); });
+  // Fewer threads than asked for where the system gives no more: those that started do all the work. An
+  // exception from here would destroy the mutex that they wait on.
+  explicit Team(int wanted) : wanted_(wanted) {
+    threads_.reserve(wanted - 1);
+    try {
+      for (int i = 1; i < wanted; ++i) threads_.emplace_back([this, i] { serve(i); });
+    } catch (const std::system_error&) {  // no thread
+    } catch (const std::bad_alloc&) {     // no memory for one
+    }
   }
   ~Team() {
     {
@@ -31,7 +40,8 @@ class Team {
     start_.notify_all();
     for (auto& thread : threads_) thread.join();
   }
-  int size() const { return size_; }
+  int wanted() const { return wanted_; }
+  int size() const { return static_cast<int>(threads_.size()) + 1; }  // with the caller
 
   void run(int shares, const std::function<void(int)>& work) {
     {
@@ -59,7 +69,7 @@ class Team {
         start_.wait(lock, [&] { return stop_ || round_ != seen; });
         if (stop_) return;
         seen = round_;
-        work = work_, shares = shares_, step = size_;
+        work = work_, shares = shares_, step = size();  // all have started: a round is on
       }
       for (int i = first; i < shares; i += step) (*work)(i);
       std::lock_guard<std::mutex> lock(mutex_);
@@ -67,7 +77,7 @@ class Team {
     }
   }
 
-  const int size_;  // with the caller
+  const int wanted_;
   std::vector<std::thread> threads_;
   std::mutex mutex_;
   std::condition_variable start_, done_;
@@ -85,10 +95,12 @@ int usable_cores() {
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 
+constexpr long kMostFromEnvironment = 1024;  // more is a typing error
+
 int initial_size() {
   if (const char* text = std::getenv("GRADTAIL_NUM_THREADS")) {
-    const int n = std::atoi(text);
-    if (n > 0) return n;
+    const long n = std::strtol(text, nullptr, 10);
+    if (n > 0) return static_cast<int>(std::min(n, kMostFromEnvironment));
   }
   return usable_cores();
 }
@@ -122,7 +134,7 @@ bool run_on_team(int shares, const std::function<void(int)>& work) {
   if (!lock) return false;
   if (team && team_process != process()) team = nullptr;  // a forked child has no such threads
   const int size = team_size();
-  if (!team || team->size() != size) {
+  if (!team || team->wanted() != size) {
     delete team;
     team = nullptr;
     team = new Team(size);

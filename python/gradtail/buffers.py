@@ -60,6 +60,8 @@ _DTYPES_TEXT = "float64, float32, float16 or bfloat16"
 
 CPU = dlpack.CPU
 
+_MOST_INDEX = 2**63 - 1  # itself the mark of "no index"
+
 
 @dataclass(frozen=True)
 class Views:
@@ -98,7 +100,7 @@ def views_of(x: object, argument: str = "x", *, start: int = 0) -> Views:
     argument : str
         The name that errors give it.
     start : int
-        Element index of the first value. Indices run on through a list.
+        Element index of the first value. Indices run on through a list, and stay below 2**63.
 
     Returns
     -------
@@ -111,7 +113,7 @@ def views_of(x: object, argument: str = "x", *, start: int = 0) -> Views:
         a masked array, or a dtype that is not one of the four.
     ValueError
         An empty list, memory with holes or overlaps, no data (meta), unaligned memory, more than
-        one device, or a device that this build has no backend for.
+        one device, or a device that this build has no backend for; ``start`` beyond the range of indices.
 
     Notes
     -----
@@ -138,7 +140,10 @@ def views_of(x: object, argument: str = "x", *, start: int = 0) -> Views:
         owners = [_read(item, table[i : i + 1], label(i)) for i, item in enumerate(items)]
         _check_devices(table, label)
     ends = np.cumsum(table["size"])
-    table["start"] = start + ends - table["size"]
+    most = _MOST_INDEX - int(ends[-1])
+    if int(start) > most:
+        raise ValueError(f"start: expected an int of at most {most} before {ends[-1]} elements, got {start}")
+    table["start"] = int(start) + ends - table["size"]
     return Views(table, owners)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import warnings
 from types import ModuleType
 
 core: ModuleType | None
@@ -15,7 +16,13 @@ if os.environ.get("GRADTAIL_BACKEND") == "numpy":
 else:
     try:
         core = importlib.import_module("gradtail._core")
-    except ModuleNotFoundError:
-        core, error = None, "built without it (pure NumPy package)"
     except ImportError as failure:
-        core, error = None, f"it does not load: {failure}"
+        if isinstance(failure, ModuleNotFoundError) and failure.name == "gradtail._core":
+            core, error = None, "built without it (pure NumPy package)"
+        else:
+            core, error = None, f"it does not load: {failure}"
+            warnings.warn(  # not an ImportWarning: those are hidden
+                f"gradtail: the native extension does not load, NumPy is used instead: {failure}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
