@@ -181,5 +181,21 @@ def test_accuracy_on_ten_million_values(law):
                 assert abs(getattr(s, name) - value) <= bound * scale, (name, mean, backend)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_shape_far_from_zero_is_right_or_nan(backend, dtype):
+    base = np.random.default_rng(6).standard_normal(100_000)
+    for mean, bound in ((100, 1e-6), (-280, 1e-4), (350, math.nan), (3000, math.nan)):
+        x = (base + mean).astype(dtype)
+        truth, s = reference.two_pass(x), summarize(x, backend=backend)
+        if math.isnan(bound):
+            assert math.isnan(s.excess_kurtosis)
+        else:
+            assert s.excess_kurtosis == pytest.approx(truth["excess_kurtosis"], abs=bound)
+        if abs(mean) < 1000:
+            assert s.skewness == pytest.approx(truth["skewness"], abs=1e-5)
+        else:
+            assert math.isnan(s.skewness)
+
+
 def _same(a: float, b: float) -> bool:
     return a == b or (math.isnan(a) and math.isnan(b))

@@ -174,6 +174,18 @@ def test_refusals_have_one_voice(call, error, message):
         ({"bins": [-1]}, ValueError, "state: expected bins from 0 to 8191, got -1"),
         ({"bins": [1, 2]}, ValueError, "state: expected one count a bin, got 2 bins and 1 counts"),
         ({"counts": [-1]}, ValueError, "state: expected counts of at least 0, got -1"),
+        ({"counts": [3.0]}, ValueError, "state: expected integers for 'counts', got float64"),
+        ({"counts": [4]}, ValueError, "state: expected 3 values in bins, got 4"),
+        ({"bins": [2032, 2032], "counts": [1, 2]}, ValueError, "state: expected each bin once, got 2 bins"),
+        ({"count": -5}, ValueError, "state: expected 'count' from 0 to 9223372036854775807, got -5"),
+        ({"count": 3.5}, ValueError, "state: expected an int for 'count', got 3.5"),
+        ({"zeros": 1}, ValueError, "state: expected 'zeros' of at most the count of bin 0, got 1"),
+        ({"mantissa": 24}, ValueError, "state: expected 'mantissa' from 0 to 23, got 24"),
+        ({"low_bin": 2048, "high_bin": 2048}, ValueError, "state: expected 'low_bin' of 2032 for these bins"),
+        ({"high_bin": 10**7}, ValueError, "state: expected 'high_bin' of 2032 for these bins, got 10000000"),
+        ({"max_abs": math.nan}, ValueError, "state: expected a finite number for 'max_abs', got nan"),
+        ({"max_abs": -1.0}, ValueError, "state: expected 'max_abs' of at least 0, got -1.0"),
+        ({"sum3": math.inf}, ValueError, "state: expected a finite number for 'sum3', got inf"),
         ({"bits": 30}, ValueError, "bits: expected an int from 0 to 10, got 30"),
     ],
 )
@@ -181,6 +193,32 @@ def test_a_damaged_state_is_refused(change, error, message):
     state = {**summarize(np.ones(3)).state_dict(), **change}
     with pytest.raises(error, match=f"^{message}"):
         Summary.from_state_dict({k: v for k, v in state.items() if v is not None})
+
+
+_SMALL = 2.0**-149  # in bin 0 at any number of bits
+
+
+@pytest.mark.parametrize("bits", [0, 4, 10])
+@pytest.mark.parametrize(
+    "x",
+    [
+        [],
+        [0.0],
+        [0.0, -0.0],
+        [_SMALL],
+        [-_SMALL, 0.0],
+        [_SMALL, -_SMALL, -0.0, 1.0],
+        [1.0, -2.0, 0.0],
+        [1e-60],
+        [1e300, 0.0],
+        [np.nan, np.inf],
+    ],
+)
+def test_the_range_of_bins_of_a_loaded_state_is_that_of_the_pass(backend, x, bits):
+    s = summarize(np.array(x, np.float64), bits=bits, backend=backend)
+    assert Summary.from_state_dict(s.state_dict(), backend=backend) == s
+    twice = s.merge(s)
+    assert Summary.from_state_dict(twice.state_dict(), backend=backend) == twice
 
 
 def test_a_state_is_a_mapping():

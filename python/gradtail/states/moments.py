@@ -10,9 +10,10 @@ import numpy as np
 
 from gradtail.states.table import NO_INDEX
 
-# Raw power sums lose the fourth central moment to rounding when the mean is this many standard
-# deviations from zero: (5e3)**4 * 2**-53 is of order 0.1.
-_MOST_MEAN_TO_SD = 5e3
+# Raw power sums lose central moments to rounding as the mean moves from zero. Measured on normal values
+# with both backends: the kurtosis is off by 4e-7 at a mean of 100 standard deviations, 2e-5 at 300, 2e-3 at
+# 1000 and 0.2 at 3000; the skewness by 1e-6 at 1000 and 3e-5 at 3000.
+_MOST_MEAN_TO_SD = {3: 1e3, 4: 3e2}
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Moments:
     Notes
     -----
     Central moments follow from power sums about zero, which are sums over disjoint sets and so
-    join by addition (Pébay, SAND2008-6212, with all means zero).
+    join by addition (Pébay, SAND2008-6212, with all means zero). That costs digits where the mean is
+    many standard deviations from zero: beyond 1000 the skewness is NaN, beyond 300 the kurtosis.
     """
 
     count: int
@@ -83,15 +85,15 @@ class Moments:
 
     @property
     def skewness(self) -> float:
-        """Third standardised moment; NaN where the values do not determine it."""
+        """Third standardised moment; NaN without spread, or with abs(mean) above 1000 deviations."""
         m2, m3, _ = self._central()
-        return m3 / (m2 * math.sqrt(m2)) if self._spread_is_known(m2) else math.nan
+        return m3 / (m2 * math.sqrt(m2)) if self._known(3, m2) else math.nan
 
     @property
     def excess_kurtosis(self) -> float:
-        """Fourth standardised moment less 3; NaN where the values do not determine it."""
+        """Fourth standardised moment less 3; NaN without spread, or with abs(mean) above 300 deviations."""
         m2, _, m4 = self._central()
-        return m4 / (m2 * m2) - 3 if self._spread_is_known(m2) else math.nan
+        return m4 / (m2 * m2) - 3 if self._known(4, m2) else math.nan
 
     def _central(self) -> tuple[float, float, float]:
         """Central moments 2, 3, 4 of x / 2**exponent."""
@@ -103,8 +105,8 @@ class Moments:
         m4 = d - a * (4 * c - a * (6 * b - 3 * a * a))
         return max(m2, 0.0), m3, max(m4, 0.0)
 
-    def _spread_is_known(self, m2: float) -> bool:
-        return m2 > 0 and m2 * _MOST_MEAN_TO_SD**2 > self.sums[1] / self.count
+    def _known(self, order: int, m2: float) -> bool:
+        return m2 > 0 and m2 * _MOST_MEAN_TO_SD[order] ** 2 > self.sums[1] / self.count
 
 
 def _ldexp(x: float, e: int) -> float:

@@ -12,7 +12,7 @@ from gradtail import backends
 from gradtail.buffers import views_of
 from gradtail.states.magnitudes import Histogram, Magnitudes
 from gradtail.states.moments import Moments
-from gradtail.states.table import RECORD, SummaryTable, bins_for, check_bits
+from gradtail.states.table import NO_BIN, RECORD, SummaryTable, bins_for, check_bits
 
 SCHEMA = "gradtail.Summary/1"
 
@@ -223,7 +223,7 @@ class Summary:
         Raises
         ------
         ValueError
-            A missing key, another schema, or bins that do not exist.
+            A missing key, another schema, or numbers that no set of values has.
         """
         if not isinstance(state, Mapping):
             raise TypeError(f"state: expected a mapping, got {type(state).__name__}")
@@ -234,7 +234,7 @@ class Summary:
         if missing:
             raise ValueError(f"state: expected the key {min(missing)!r}, got none")
         new = cls(np.asarray(state["bits"]).item(), backend=backend)
-        bins, counts = np.asarray(state["bins"], np.int64), np.asarray(state["counts"])
+        bins, counts = _integers(state, "bins"), _integers(state, "counts")
         if bins.ndim != 1 or bins.shape != counts.shape:
             raise ValueError(
                 f"state: expected one count a bin, got {bins.size} bins and {counts.size} counts"
@@ -244,9 +244,13 @@ class Summary:
             raise ValueError(f"state: expected bins from 0 to {bins_for(new.bits) - 1}, got {outside[0]}")
         if counts.size and counts.min() < 0:
             raise ValueError(f"state: expected counts of at least 0, got {counts.min()}")
+        if np.unique(bins).size != bins.size:
+            raise ValueError(f"state: expected each bin once, got {bins.size} bins with repeats")
+        record = new._table.records[0]
         for name in RECORD.names or ():
-            new._table.records[0][name] = np.asarray(state[name]).item()
+            record[name] = _field(state, name)
         new._table.counts[0, bins] = counts.astype(np.uint64)
+        _check_bins(record, new._table.counts[0])
         return new
 
     def __eq__(self, other: object) -> bool:
@@ -268,6 +272,48 @@ class Summary:
             f"Summary(count={m.count}, zeros={m.zeros}, nonfinite={bad}, mean={m.mean:.6g}, "
             f"sd={m.variance**0.5:.6g}, max_abs={m.max_abs:.6g})"
         )
+
+
+def _integers(state: Mapping[str, Any], name: str) -> npt.NDArray[Any]:
+    values = np.asarray(state[name])
+    if values.size and values.dtype.kind not in "iu":
+        raise ValueError(f"state: expected integers for {name!r}, got {values.dtype}")
+    return values.astype(np.int64) if name == "bins" or not values.size else values
+
+
+def _field(state: Mapping[str, Any], name: str) -> int | float:
+    """Return a field of the record as a number that a pass could have written."""
+    value = np.asarray(state[name])
+    if name == "max_abs" or name.startswith("sum"):
+        if value.size != 1 or value.dtype.kind not in "iuf" or not np.isfinite(value).all():
+            raise ValueError(f"state: expected a finite number for {name!r}, got {state[name]}")
+        if name == "max_abs" and value.item() < 0:
+            raise ValueError(f"state: expected 'max_abs' of at least 0, got {value.item()}")
+        return float(value.item())
+    if value.size != 1 or value.dtype.kind not in "iu":
+        raise ValueError(f"state: expected an int for {name!r}, got {state[name]}")
+    number = int(value.item())
+    low, high = {"mantissa": (0, 23), "high_bin": (-1, NO_BIN)}.get(name, (0, NO_BIN))
+    if not low <= number <= high:
+        raise ValueError(f"state: expected {name!r} from {low} to {high}, got {number}")
+    return number
+
+
+def _check_bins(record: Any, counts: npt.NDArray[np.uint64]) -> None:
+    """Compare a record with its bins: native code takes memory addresses from the range it names."""
+    outside = int(record["overflowed"]) + int(record["vanished"])
+    total, binned = int(record["count"]) - outside, sum(counts.tolist())
+    if binned != total:
+        raise ValueError(f"state: expected {total} values in bins, got {binned}")
+    used = counts.reshape(2, -1).sum(axis=0).tolist()  # the sign removed
+    used[0] -= int(record["zeros"])
+    if used[0] < 0:
+        raise ValueError(f"state: expected 'zeros' of at most the count of bin 0, got {record['zeros']}")
+    nonzero = np.flatnonzero(used)
+    expected = (int(nonzero[0]), int(nonzero[-1])) if nonzero.size else (NO_BIN, -1)
+    for name, bound in zip(("low_bin", "high_bin"), expected, strict=True):
+        if record[name] != bound:
+            raise ValueError(f"state: expected {name!r} of {bound} for these bins, got {record[name]}")
 
 
 def summarize(x: object, *, bits: int = 4, start: int = 0, backend: str | None = None) -> Summary:
