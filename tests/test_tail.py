@@ -7,37 +7,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tails import ALPHA, LAWS, as_bfloat16, has, merged, tail_of
 
 import gradtail
 from gradtail import Summary, summarize
-from gradtail.estimators import hill, hill_blocks, hill_curve, hill_curve_blocks
+from gradtail.estimators import hill, hill_blocks, hill_curve
 from gradtail.states.magnitudes import Magnitudes
 
 BACKENDS = pytest.mark.parametrize("backend", gradtail.backends.available())
 TAILS = pytest.mark.parametrize("tail", ["both", "upper", "lower"])
-
-LAWS = {
-    "pareto(1.5)": lambda rng, n: rng.pareto(1.5, n) + 1,
-    "pareto(2)": lambda rng, n: rng.pareto(2, n) + 1,
-    "cauchy": lambda rng, n: rng.standard_cauchy(n),
-    "t(1.5)": lambda rng, n: rng.standard_t(1.5, n),
-    "t(3)": lambda rng, n: rng.standard_t(3, n),
-    "t(5)": lambda rng, n: rng.standard_t(5, n),
-    "normal": lambda rng, n: rng.standard_normal(n),
-    "exponential": lambda rng, n: rng.exponential(size=n),
-}
-ALPHA = {"pareto(2)": 2.0, "cauchy": 1.0, "t(1.5)": 1.5, "t(3)": 3.0, "t(5)": 5.0}
-
-
-def as_bfloat16(x):
-    """Round float32 values toward zero to bfloat16, as float32."""
-    return (np.asarray(x, np.float32).view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
-
-
-def tail_of(x, tail):
-    x = np.asarray(x, np.float64).ravel()
-    x = {"both": np.abs(x), "upper": x, "lower": -x}[tail]
-    return sorted((v for v in x.tolist() if 0 < v < math.inf), reverse=True)
 
 
 def brute_force(x, k, tail):
@@ -233,151 +211,7 @@ def test_auto_covers(law):
     assert silent / 400 >= (0.70 if law == "t(5)" else 0.95)
 
 
-def test_blocks_cover_what_iid_does_not():
-    # alpha differs between blocks as between batches: the truth of the pooled values is that of
-    # infinitely many blocks, a typical block has the median.
-    rng, share, blocks, size = np.random.default_rng(14), 0.05, 20, 2000
-    deviate, weight = np.polynomial.hermite_e.hermegauss(60)
-    alphas, weight = 2 * np.exp(0.15 * deviate), weight / weight.sum()
-    low, high = 1.0, 1e3
-    for _ in range(100):
-        u = math.sqrt(low * high)
-        low, high = (u, high) if weight @ u**-alphas > share else (low, u)
-    truth = share / (weight @ (u**-alphas / alphas))
-    hits = np.zeros(2)
-    for _ in range(300):
-        own = 2 * np.exp(0.15 * rng.standard_normal(blocks))
-        states = [summarize(rng.pareto(a, size) + 1) for a in own]
-        found = hill_blocks(states, k=share)
-        whole = hill(merged(states), k=share)
-        intervals = (2.0, found.ci()), (truth, whole.ci())  # a typical block's alpha; that of all values
-        hits += [low <= value <= high for value, (low, high) in intervals]
-    assert found.spread == "blocks"
-    assert found.blocks == blocks
-    assert 0.90 <= hits[0] / 300 <= 0.985
-    assert hits[1] / 300 < 0.85
-
-
-@pytest.mark.parametrize("k", ["auto", 0.3])
-def test_blocks_of_other_scales_are_no_mixture(k):
-    rng = np.random.default_rng(16)
-    scales = 10.0 ** np.linspace(-2, 0, 12)
-    states = [summarize(scale * (rng.pareto(3.0, 20_000) + 1)) for scale in scales]
-    found = hill_blocks(states, k)
-    low, high = found.ci()
-    assert low < 3 < high
-    assert found.plateau is True
-    if k != "auto":
-        assert hill(merged(states), k).ci()[1] < 2
-        assert any(w.startswith("scales differ between blocks of steps") for w in found.warnings)
-    alike = hill_blocks([summarize(rng.pareto(3.0, 20_000) + 1) for _ in range(12)], k)
-    assert not any("scales" in w for w in alike.warnings)
-
-
-def test_curve_of_blocks_agrees_with_the_estimate():
-    rng = np.random.default_rng(17)
-    states = [summarize(rng.standard_t(3, 5000) * 10.0**i) for i in range(6)]
-    curve = hill_curve_blocks(states)
-    assert curve.blocks == 6
-    assert np.all(np.diff(curve.k) > 0)
-    for i in range(0, curve.k.size, 7):
-        one = hill_blocks(states, int(curve.k[i]))
-        if one.k == curve.k[i]:
-            assert (curve.alpha[i], curve.stderr[i], curve.threshold[i]) == pytest.approx(
-                (one.alpha, one.stderr, one.threshold), rel=1e-9
-            )
-            assert [float(end[i]) for end in curve.ci()] == pytest.approx(one.ci(), rel=1e-9)
-    with pytest.raises(ValueError, match="blocks: expected at least 3 with values, got 2"):
-        hill_curve_blocks(states[:2])
-    with pytest.raises(ValueError, match="points: expected an int of at least 2, got 1"):
-        hill_curve_blocks(states, points=1)
-
-
-def test_log_alpha_of_a_block_is_unbiased():
-    rng = np.random.default_rng(18)
-    k = 5
-    states = [summarize(rng.pareto(2.0, 100) + 1, bits=10) for _ in range(2000)]
-    found = hill_blocks(states, 100 * 20 * k)
-    assert found.k == 2000 * k
-    # Var log(estimate) is trigamma(5) = 0.22: four standard errors of the mean over 2000 blocks
-    assert math.log(found.alpha / 2) == pytest.approx(0, abs=4 * math.sqrt(0.2213 / 2000))
-
-
-def merged(states):
-    whole = states[0]
-    for state in states[1:]:
-        whole = whole.merge(state)
-    return whole
-
-
-# The verdict
-
-
-def test_plateau_is_rarely_denied_to_a_pareto_law():
-    rng = np.random.default_rng(15)
-    denied = unsure = 0
-    for _ in range(300):
-        x = rng.pareto(rng.uniform(0.5, 5), 20_000) + 1
-        for k in ("auto", 0.002, 0.02, 0.3):
-            plateau = hill(x, k=k).plateau
-            denied, unsure = denied + (plateau is False), unsure + (plateau is None)
-    assert denied / 1200 <= 0.05
-    assert unsure / 1200 <= 0.05
-
-
-@pytest.mark.parametrize("n", [100_000, 1_000_000])
-@pytest.mark.parametrize("law", ["normal", "exponential"])
-def test_no_plateau_where_there_is_no_index(law, n):
-    rng = np.random.default_rng(16)
-    for _ in range(40 if n < 1_000_000 else 10):
-        x = LAWS[law](rng, n).astype(np.float32)
-        found, binned = hill(x), hill(summarize(x))
-        assert found.plateau is binned.plateau is False
-    assert found.verdict.startswith("no plateau: alpha slides from ")
-    assert found.verdict.endswith("no single index")
-    assert any(w.startswith("no plateau") for w in found.warnings)
-    assert found.slide.alpha_wide < found.slide.alpha_narrow
-
-
-def test_the_verdict_names_the_index_where_there_is_one():
-    found = hill(np.random.default_rng(17).pareto(1.5, 100_000) + 1, k=2000)
-    low, high = found.ci()
-    assert found.verdict == f"power-law tail, alpha {found.alpha:.3g} (95 % {low:.3g} to {high:.3g})"
-    assert found.verdict in str(found)
-    assert found.warnings == ()
-    few = hill(np.random.default_rng(17).pareto(1.5, 300) + 1)
-    assert few.plateau is None
-    assert few.verdict.startswith("too few points to tell a power law: alpha ")
-    assert "\n  warning: " in str(few)
-    wide = hill(summarize(np.random.default_rng(17).random(1_000_000)))
-    assert wide.plateau is None or wide.plateau is False
-
-
 # Warnings
-
-
-def has(found, word):
-    return any(word in w for w in found.warnings)
-
-
-def test_warnings_speak_and_keep_silent():
-    x = np.random.default_rng(18).pareto(2.0, 20_000) + 1
-    clean = hill(x, k=500)
-    assert clean.warnings == hill(np.append(x, np.zeros(15)), k=500).warnings == ()
-    assert has(hill(np.append(x, np.zeros(2000)), k=500), "2000 zeros are left out, 9.09 % of")
-    assert hill(np.append(x, np.zeros(2000)), k=500).alpha == clean.alpha
-    assert has(hill(np.append(x, [np.nan, np.inf]), k=500), "2 non-finite values")
-    assert has(hill(summarize(np.append(x, [np.nan, 0.0])), k=500), "1 non-finite values")
-    assert has(hill(x, k=49), "k = 49 is small")
-    assert has(hill(x[:400]), "400 values are too few to choose k")
-    assert hill(x[:400]).k == 40
-    assert has(hill(np.round(x), k=2000), "distinct ones") or has(
-        hill(np.round(x), k=2000), "equal the threshold"
-    )
-    assert has(hill(np.ceil(np.minimum(x, 9)), k=500), "the 501 largest values are")
-    assert has(hill(np.append(x, np.full(900, 4.0)), k=1500), "equal the threshold")
-    assert has(hill(summarize(as_bfloat16(x), bits=0), k=500), "bins are wide")
-    assert not has(hill(summarize(x), k=500), "bins")
 
 
 @BACKENDS
@@ -505,26 +339,8 @@ def test_more_refusals():
         hill_blocks([state, summarize(np.ones(3), bits=3)])
 
 
-def test_few_blocks_fall_back_to_iid():
-    rng = np.random.default_rng(21)
-    states = [summarize(rng.pareto(2.0, 5000) + 1) for _ in range(2)]
-    found, whole = hill_blocks([*states, Summary()], k=500), hill(merged(states), k=500)
-    assert (found.spread, found.blocks, found.alpha, found.ci()) == ("iid", None, whole.alpha, whole.ci())
-    assert has(found, "2 blocks with values are too few")
-
-
-def test_blocks_of_iid_values_agree_with_the_iid_error():
-    rng = np.random.default_rng(22)
-    ratio = []
-    for _ in range(60):
-        states = [summarize(rng.pareto(2.0, 4000) + 1, bits=7).magnitudes for _ in range(25)]
-        found = hill_blocks(states, k=0.02)
-        ratio.append(found.stderr / (found.alpha / math.sqrt(found.k)))
-    assert found.plateau is True
-    assert np.sqrt(np.mean(np.square(ratio))) == pytest.approx(1.0, abs=0.1)
-
-
 # Laws
+
 
 values = st.lists(st.floats(2.0**-60, 2.0**60, width=32), min_size=2, max_size=60).map(np.array)
 signed = st.lists(
