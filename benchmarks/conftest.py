@@ -22,6 +22,7 @@ _TABLE = harness.Table()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--markdown", type=Path, help="write the table to this file")
+    parser.addoption("--hold-goals", action="store_true", help="fail if a goal is missed")
     parser.addoption("--largest", type=float, default=1e8, help="most elements of an array (default 1e8)")
 
 
@@ -64,6 +65,12 @@ def hardware() -> str:
         f"torch {torch.__version__}, NumPy {np.__version__}, gradtail {info['version']}; "
         f"{datetime.date.today().isoformat()}"
     )
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    missed = [row for row in _TABLE.rows if row.met is False]
+    if session.config.getoption("--hold-goals") and missed and exitstatus == 0:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
