@@ -378,9 +378,7 @@ def test_torch_max_norm_is_checked() -> None:
             monitor.clip_(bad)
     with pytest.raises(TypeError, match="max_norm: expected a positive number, got None"):
         monitor.clip_(None)
-    with pytest.raises(
-        RuntimeError, match="grad_norm: expected a call of step or clip_ before"
-    ):
+    with pytest.raises(RuntimeError, match="grad_norm: expected a call of step or clip_ before"):
         monitor.grad_norm()
     with pytest.raises(TypeError, match=r"model: expected a torch.nn.Module, got list"):
         Monitor([])
