@@ -286,6 +286,38 @@ def test_torch_an_error_disables_the_monitor_and_not_the_training() -> None:
     assert norm64(dense) == pytest.approx(1e-3, rel=1e-2)
 
 
+def test_torch_a_bad_loss_is_left_out_and_nothing_else() -> None:
+    model = small_model()
+    monitor = Monitor(model)
+    for step, loss in enumerate((1.5, "x", torch.ones(3), torch.tensor(0.5), 2)):
+        backward(model, step)
+        if step == 1:
+            with pytest.warns(RuntimeWarning, match="loss: expected a number or a tensor of one, got 'x'"):
+                monitor.step(loss)
+        else:
+            monitor.step(loss)
+    assert monitor.enabled
+    assert monitor.losses == ([0, 3, 4], [1.5, 0.5, 2.0])
+
+
+def test_torch_the_report_says_what_went_wrong() -> None:
+    model = small_model()
+    monitor = Monitor(model)
+    model[0].weight.grad = torch.full_like(model[0].weight, math.nan)
+    monitor.step()
+    text = str(monitor.report())
+    assert "newest 0" not in text
+    silent = Monitor(small_model())
+    silent.step()
+    assert "call between backward() and zero_grad()" in str(silent.report())
+    sparse = nn.Embedding(10, 3, sparse=True)
+    broken = Monitor(sparse)
+    sparse(torch.tensor([1])).sum().backward()
+    with pytest.warns(RuntimeWarning, match="monitoring is off"):
+        broken.step()
+    assert any("monitoring is off from step 0" in note for note in broken.report().data["notes"])
+
+
 def test_torch_errors_can_be_raised() -> None:
     model = nn.Embedding(10, 3, sparse=True)
     monitor = Monitor(model, on_error="raise")
@@ -354,31 +386,3 @@ def test_torch_overhead_counts_the_steps_that_were_observed(monkeypatch: pytest.
         clock[0] += 2.1 if step % 3 == 0 else 3.0
     assert watch.overhead().share == pytest.approx(0.1)
     assert watch.overhead().p50 == 0.0
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        ({"every": 0}, ValueError, "every: expected a positive int, got 0"),
-        ({"every": 1.5}, TypeError, "every: expected a positive int, got 1.5"),
-        ({"on_error": "ignore"}, ValueError, "on_error: expected 'disable' or 'raise', got 'ignore'"),
-        ({"optimizer": 3}, TypeError, "optimizer: expected a torch.optim.Optimizer, got int"),
-        ({"bits": 11}, ValueError, "bits: expected an int from 0 to 10, got 11"),
-    ],
-)
-def test_torch_arguments_are_checked(arguments: dict, error: type, message: str) -> None:
-    with pytest.raises(error, match=message):
-        Monitor(small_model(), **arguments)
-
-
-def test_torch_max_norm_is_checked() -> None:
-    monitor = Monitor(small_model())
-    for bad in (0.0, -1.0, math.nan):
-        with pytest.raises(ValueError, match="max_norm: expected a positive number"):
-            monitor.clip_(bad)
-    with pytest.raises(TypeError, match="max_norm: expected a positive number, got None"):
-        monitor.clip_(None)
-    with pytest.raises(RuntimeError, match="grad_norm: expected a call of step or clip_ before"):
-        monitor.grad_norm()
-    with pytest.raises(TypeError, match=r"model: expected a torch.nn.Module, got list"):
-        Monitor([])

@@ -121,6 +121,12 @@ def test_the_first_nonfinite_value_is_located(backend: str) -> None:
     assert found is not None
     assert (found.step, found.name, found.index) == (3, "body.1.weight", 17)
     np.testing.assert_array_equal(stream.history.nonfinite, [0, 0, 0, 2, 0, 1, 0, 0])
+    np.testing.assert_array_equal(np.isnan(stream.history.norm), stream.history.nonfinite > 0)
+    norms = stream.history.norms(4)
+    assert [tuple(cell) for cell in np.argwhere(np.isnan(norms))] == [
+        (3, stream.names.index("body.1.weight")),
+        (5, stream.names.index("head")),
+    ]
 
 
 @pytest.mark.parametrize(

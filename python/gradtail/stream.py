@@ -139,9 +139,8 @@ class GradientStream:
             self._open_since = step
         self._open_steps += 1
         self._note_nonfinite(step)
-        norms = np.full(len(self._rows), np.nan)  # of arrays that are not there
-        norms[rows] = _norms(self._newest.records)[rows]
-        self._log.add(step, norms, self.norm(), self.nonfinite())
+        bad = self.nonfinite()
+        self._log.add(step, self._norms_now(rows), np.nan if bad else self.norm(), bad)
         if self._open_steps == self._block_steps:
             self._close_block()
 
@@ -251,6 +250,14 @@ class GradientStream:
             newest = table_summary(self._open, rows, backend=self.backend)
             found.append(Block(self._open_since, self._last_step, self._open_steps, newest))
         return found
+
+    def _norms_now(self, rows: IntArray) -> FloatArray:
+        """Norm of each array; NaN if it is not there or not finite: a blown-up run must not look calm."""
+        records = self._newest.records
+        norms = np.full(len(records), np.nan)
+        norms[rows] = _norms(records)[rows]
+        norms[records["nan"] + records["posinf"] + records["neginf"] > 0] = np.nan
+        return norms
 
     def _check_step(self, step: int | None) -> int:
         if step is None:

@@ -126,7 +126,7 @@ class _Rows:
             root.add(name.split("."))
         blocks = self._visit(root)
         self.whole = self._row("whole model", list(root.arrays()), blocks, curves=True)
-        self.whole["norm"]["newest"] = self._stream.norm()
+        self.whole["norm"]["newest"] = None if self._stream.nonfinite() else self._stream.norm()
         self.layers.sort(key=lambda row: self._columns[row["name"]])
         return self._meta
 
@@ -183,8 +183,9 @@ class _Rows:
 
     def _norm(self, arrays: list[str]) -> dict[str, Any]:
         history = self._norms[:, [self._columns[name] for name in arrays]]
+        known = ~np.all(np.isnan(history), axis=1) & (self._stream.history.nonfinite == 0)
         with np.errstate(over="ignore"):
-            joint = np.sqrt(np.nansum(history**2, axis=1))[~np.all(np.isnan(history), axis=1)]
+            joint = np.sqrt(np.nansum(history**2, axis=1))[known]
         return {
             "newest": math.hypot(*(self._newest[name] for name in arrays)),
             "median": float(np.median(joint)) if joint.size else None,

@@ -96,8 +96,10 @@ def _norm(data: dict[str, Any]) -> Finding | None:
     ratio = norm["max"] / norm["median"]
     step = history["steps"][max(range(len(history["norm"])), key=lambda i: history["norm"][i] or 0.0)]
     text = f"Median {words.number(norm['median'])}, largest {words.number(norm['max'])} at step {step}"
-    text += f" ({words.number(ratio, 2)} times the median), newest {words.number(norm['newest'])}."
-    return Finding("note" if ratio > _SPIKE else "good", "Gradient norm", text)
+    newest = "not finite" if norm["newest"] is None else words.number(norm["newest"])
+    text += f" ({words.number(ratio, 2)} times the median), newest {newest}."
+    calm = ratio <= _SPIKE and norm["newest"] is not None
+    return Finding("good" if calm else "note", "Gradient norm", text)
 
 
 def _loss(data: dict[str, Any]) -> Finding | None:

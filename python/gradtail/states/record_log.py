@@ -65,7 +65,7 @@ class RecordLog:
 
     @property
     def norm(self) -> npt.NDArray[np.float64]:
-        """Norm of everything, shape (m,); of the finite values."""
+        """Norm of everything, shape (m,); NaN where any value was not finite."""
         return np.array(self._norm, np.float64)
 
     @property
@@ -74,7 +74,7 @@ class RecordLog:
         return np.array(self._nonfinite, np.int64)
 
     def norms(self, groups: int) -> npt.NDArray[np.float32]:
-        """Norm of each of ``groups`` groups, shape (m, groups); NaN where one was not observed."""
+        """Norm of each of ``groups`` groups, shape (m, groups); NaN where unobserved or not finite."""
         table = np.full((len(self), groups), np.nan, np.float32)
         for row, values in zip(table, self._norms, strict=True):
             row[: values.size] = values

@@ -99,6 +99,8 @@ class Monitor:
         self._norm: Tensor | None = None
         self._loss: list[tuple[int, Any]] = []
         self._clipped = 0
+        self._bad_loss = False
+        self._off: str | None = None
         self._clip_calls = 0
         self._skipped_nonfinite = 0
         self._stopwatch = Stopwatch()
@@ -239,9 +241,11 @@ class Monitor:
             "clipped": self._clipped,
             "left_unclipped_nonfinite": self._skipped_nonfinite,
         }
-        notes = [
-            f"{name}: no gradient in {n} of {self.stream.steps} steps" for name, n in self.unobserved.items()
-        ]
+        steps = self.stream.steps
+        notes = [] if self._off is None else [self._off]
+        if self._calls and not steps:
+            notes.append("no call found a gradient: call between backward() and zero_grad()")
+        notes += [f"{name}: no gradient in {n} of {steps} steps" for name, n in self.unobserved.items()]
         return Report.from_stream(
             self.stream,
             loss=self.losses if self._loss else None,
@@ -271,6 +275,16 @@ class Monitor:
         return True
 
     def _note_loss(self, step: int, loss: Tensor | float) -> None:
+        if not (isinstance(loss, (int, float)) or (isinstance(loss, Tensor) and loss.numel() == 1)):
+            if not self._bad_loss:
+                self._bad_loss = True
+                what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
+                warnings.warn(
+                    f"gradtail: loss: expected a number or a tensor of one, got {what}; it is left out",
+                    RuntimeWarning,
+                    stacklevel=5,
+                )
+            return
         # A loss on a GPU is kept as it is, and read when the report asks: reading it now would wait.
         if isinstance(loss, Tensor):
             loss = loss.detach()
@@ -305,9 +319,9 @@ class Monitor:
             if self._on_error == "raise":
                 raise
             self.enabled = False
+            self._off = f"monitoring is off from step {self._calls - 1} on: {type(error).__name__}: {error}"
             warnings.warn(
-                f"gradtail: monitoring is off from step {self._calls - 1} on, training is not affected: "
-                f"{type(error).__name__}: {error}",
+                f"gradtail: {self._off}; training is not affected",
                 RuntimeWarning,
                 stacklevel=4,
             )

@@ -48,7 +48,7 @@ class Turn:
             if gradient() is first and version == first._version:
                 raise RuntimeError(
                     f"{method}: expected one call a step, got a second one for the same gradients; "
-                    "clip_ observes as well as step does"
+                    "clip_ observes as step does, so call one of the two"
                 )
         self.clipped()
 

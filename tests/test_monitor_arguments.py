@@ -1,0 +1,45 @@
+"""Monitor refuses what it cannot use, in the library's voice."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs torch")
+
+from torch import nn  # noqa: E402
+
+from gradtail.torch import Monitor  # noqa: E402
+
+
+def small_model() -> nn.Module:
+    return nn.Linear(3, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"every": 0}, ValueError, "every: expected a positive int, got 0"),
+        ({"every": 1.5}, TypeError, "every: expected a positive int, got 1.5"),
+        ({"on_error": "ignore"}, ValueError, "on_error: expected 'disable' or 'raise', got 'ignore'"),
+        ({"optimizer": 3}, TypeError, "optimizer: expected a torch.optim.Optimizer, got int"),
+        ({"bits": 11}, ValueError, "bits: expected an int from 0 to 10, got 11"),
+    ],
+)
+def test_torch_arguments_are_checked(arguments: dict, error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
+        Monitor(small_model(), **arguments)
+
+
+def test_torch_max_norm_is_checked() -> None:
+    monitor = Monitor(small_model())
+    for bad in (0.0, -1.0, math.nan):
+        with pytest.raises(ValueError, match="max_norm: expected a positive number"):
+            monitor.clip_(bad)
+    with pytest.raises(TypeError, match="max_norm: expected a positive number, got None"):
+        monitor.clip_(None)
+    with pytest.raises(RuntimeError, match="grad_norm: expected a call of step or clip_ before"):
+        monitor.grad_norm()
+    with pytest.raises(TypeError, match=r"model: expected a torch.nn.Module, got list"):
+        Monitor([])
