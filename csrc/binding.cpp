@@ -4,6 +4,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <optional>
+
 #include "ops.hpp"
 #include "torch_list.hpp"
 
@@ -39,6 +41,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.doc() = "Compiled part of gradtail. Private: see gradtail.backends.native.";
   m.attr("record_size") = sizeof(Record);
   m.attr("view_size") = sizeof(BufferView);
+  m.attr("piece_size") = sizeof(Piece);
 
   m.def(
       "describe",
@@ -53,9 +56,59 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         const BufferView* const first = views_of(views);
         const std::int64_t n = views.size();
         py::gil_scoped_release nogil;
-        cpu::summarize(first, n, table);
+        cpu::observe(first, n, table, {});
       },
       "views"_a, "records"_a, "counts"_a, "bits"_a);
+  m.def(
+      "observe",
+      [](const py::array& views, py::array& records, py::array& counts, int bits, py::array& view_records,
+         std::optional<py::array> sketch, std::optional<py::array> row_sketches, std::optional<py::tuple> tracks,
+         std::optional<py::array> pieces) {
+        const TableView table = table_of(records, counts, bits);
+        const BufferView* const first = views_of(views);
+        const std::int64_t n = views.size();
+        Outputs out;
+        out.records = static_cast<Record*>(view_records.mutable_data());
+        if (sketch) {
+          out.sketch = static_cast<double*>(sketch->mutable_data());
+          out.buckets = static_cast<int>(sketch->size());
+        }
+        if (row_sketches) {
+          out.row_sketches = static_cast<double*>(row_sketches->mutable_data());
+          out.fold = static_cast<int>(row_sketches->shape(1));
+        }
+        if (tracks) {
+          out.track_first = static_cast<const std::int64_t*>((*tracks)[0].cast<py::array>().data());
+          out.track_offset = static_cast<const std::int64_t*>((*tracks)[1].cast<py::array>().data());
+          out.track_value = static_cast<float*>((*tracks)[2].cast<py::array>().mutable_data());
+        }
+        if (pieces) out.pieces = static_cast<const Piece*>(pieces->data());
+        py::gil_scoped_release nogil;
+        cpu::observe(first, n, table, out);
+      },
+      "views"_a, "records"_a, "counts"_a, "bits"_a, "view_records"_a, "sketch"_a, "row_sketches"_a, "tracks"_a,
+      "pieces"_a);
+  m.def(
+      "sketch",
+      [](const py::array& views, py::array& out) {
+        const BufferView* const first = views_of(views);
+        const std::int64_t n = views.size();
+        auto* const to = static_cast<double*>(out.mutable_data());
+        const int buckets = static_cast<int>(out.size());
+        py::gil_scoped_release nogil;
+        cpu::sketch(first, n, to, buckets);
+      },
+      "views"_a, "out"_a);
+  m.def(
+      "update_coordinates",
+      [](const py::array& views, const py::array& pieces) {
+        const BufferView* const first = views_of(views);
+        const std::int64_t n = views.size();
+        const auto* const of = static_cast<const Piece*>(pieces.data());
+        py::gil_scoped_release nogil;
+        cpu::update_coordinates(first, n, of);
+      },
+      "views"_a, "pieces"_a);
   m.def(
       "fold",
       [](py::array& into_records, py::array& into_counts, const py::array& records, const py::array& counts, int bits) {

@@ -6,21 +6,9 @@
 #include <vector>
 
 #include "core/record.hpp"
+#include "core/view.hpp"
 
 namespace gradtail {
-
-// Values that lie in somebody else's buffer. python/gradtail/buffers.py describes the same bytes.
-struct BufferView {
-  std::uint64_t data;   // address of the first element
-  std::int64_t size;    // elements
-  std::int64_t start;   // index of the first element within the whole
-  std::int64_t row;     // row of the table that this view is added to
-  std::int32_t dtype;   // DType of core/element.hpp
-  std::int32_t device;  // DLPack device type
-  std::int32_t device_id;
-  std::int32_t reserved;
-};
-static_assert(sizeof(BufferView) == 48, "the NumPy dtype VIEW has 48 bytes");
 
 // Summaries side by side: records[row] and counts[row * bins ... (row + 1) * bins].
 struct TableView {
@@ -31,10 +19,28 @@ struct TableView {
   std::int64_t bins() const { return std::int64_t{2} << (8 + bits); }
 };
 
+// What else one pass writes; a null pointer: not wanted. python/gradtail/states/outputs.py says the same.
+struct Outputs {
+  Record* records = nullptr;       // of each view by itself: overwritten
+  double* sketch = nullptr;        // buckets: added to
+  double* row_sketches = nullptr;  // rows * fold: the sketch of each row, bucket mod fold: added to
+  int buckets = 0, fold = 0;
+  const std::int64_t* track_first = nullptr;   // views + 1
+  const std::int64_t* track_offset = nullptr;  // element offsets, ascending within each view
+  float* track_value = nullptr;                // overwritten
+  const Piece* pieces = nullptr;               // of each view: what they point to is updated
+};
+
 namespace cpu {
 
-// Read every view once and add it to its row.
-void summarize(const BufferView* views, std::int64_t n, TableView table);
+// Read every view once, add it to its row, and do all that `out` asks for.
+void observe(const BufferView* views, std::int64_t n, TableView table, const Outputs& out);
+
+// Add the sketch of every view to `out`.
+void sketch(const BufferView* views, std::int64_t n, double* out, int buckets);
+
+// Update the moments of the coordinates of every view.
+void update_coordinates(const BufferView* views, std::int64_t n, const Piece* pieces);
 
 // Add each row of `from` to the same row of `into`.
 void fold(TableView into, TableView from);

@@ -87,6 +87,35 @@ def test_any_dense_axis_order_gives_the_same_answer(backend, view):
     assert np.shares_memory(next(views_of(view).arrays())[0], view)
 
 
+def _layout(x):
+    return int(views_of(x).table["layout"][0])
+
+
+def test_the_layout_is_shape_and_axis_order(backend):
+    hand = Handmade(address(A), A.shape)
+    made = [A, A.copy(), A.astype(np.float64), Delegate(A), hand, A.astype(ml_dtypes.bfloat16)]
+    assert len({_layout(x) for x in made}) == 1
+    others = [A.T, A.transpose(0, 2, 3, 1), np.asfortranarray(A), A.reshape(-1), A.reshape(6, 20, 3), A[None],
+              A[:5], A[:1], np.zeros((3, 4, 5, 6), np.float32)]  # fmt: skip
+    assert len({_layout(x) for x in [A, *others]}) == 1 + len(others)
+    assert _layout(np.asfortranarray(A)) == _layout(A.T.copy().T)
+    x = np.arange(3, dtype=np.float32)  # strides of axes of length 1 say nothing
+    odd = np.lib.stride_tricks.as_strided(x, (1, 3), (400, 4))
+    assert _layout(odd) == _layout(x[None]) == _layout(np.asfortranarray(x[None]))
+    wide = np.zeros((4, 12))  # an empty array is in C order
+    assert (
+        _layout(wide[0:0, ::2]) == _layout(np.zeros((0, 6))) == _layout(np.asfortranarray(np.zeros((0, 6))))
+    )
+    assert _layout(np.float32(1)) == _layout(np.array(2.0)) != _layout(np.ones(1))
+
+
+def test_a_view_lies_in_one_run(backend):
+    table = views_of([A, A[0], np.empty((0, 3))]).table
+    assert table["run"].tolist() == [A.size, A[0].size, 1]
+    for name in ("stride", "key", "row", "reserved"):
+        assert not table[name].any()
+
+
 @pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0), (2, 0, 5)])
 def test_size_0_arrays_are_empty_summaries(backend, shape):
     for dtype in values.DTYPES.values():

@@ -1,9 +1,10 @@
-// The pass over one tile, once per instruction set, and the scratch memory of one thread.
+// The pass over one tile, once per instruction set, and what it writes to.
 #pragma once
 
 #include <cstdint>
 
 #include "../core/record.hpp"
+#include "../core/view.hpp"
 
 namespace gradtail::cpu {
 
@@ -18,23 +19,51 @@ struct Counters {
   int bits;
 };
 
-struct Tile {
-  const void* data;
-  std::int64_t size;   // at most kTile
-  std::int64_t start;  // element index of the first value
-  std::int32_t dtype;
+// The sketch of some tiles in float32, and the sums in double that it is moved to from time to time.
+struct Sketch {
+  static constexpr int kSpare = 4;  // groups behind the last, which stand for the first: no vector has to wrap
+  static constexpr int kMostSpans = 8;
+
+  float* tile = nullptr;    // buckets + 8 * kSpare; null: no sketch is wanted
+  double* total = nullptr;  // buckets
+  double* row = nullptr;    // fold, may be null
+  int buckets = 0, log2_buckets = 0, fold = 0;
+  struct Span {
+    int first, count;  // groups
+  };
+  Span spans[kMostSpans] = {};  // parts of `tile` in use; more than fit: all of it
+  int used = 0;
+
+  void touch(int first, int count) {
+    if (used < kMostSpans) spans[used] = {first, count};
+    ++used;
+  }
 };
 
-using TileFunction = void (*)(const Tile&, Record&, Counters&);
+// The elements [offset, offset + size) of a view.
+struct Tile {
+  const BufferView* view;
+  std::int64_t offset;
+  std::int64_t size;  // at most kTile
+};
+
+// One instruction set.
+struct Kernels {
+  // Move counters to a row of the table, and zero them; magnitude bins in use lie in [low, high].
+  void (*flush)(const Counters&, std::int64_t low, std::int64_t high, std::uint64_t* row);
+  void (*summarize)(const Tile&, Record&, Counters&, Sketch&);
+  void (*end_sketch)(Sketch&);                      // move what is in float32 to the sums
+  void (*update_piece)(const Tile&, const Piece&);  // groups whose first element lies in the tile
+};
 
 namespace base {
-void summarize_tile(const Tile&, Record&, Counters&);
+extern const Kernels kKernels;
 }
 namespace avx2 {
-void summarize_tile(const Tile&, Record&, Counters&);
+extern const Kernels kKernels;
 }
 namespace avx512 {
-void summarize_tile(const Tile&, Record&, Counters&);
+extern const Kernels kKernels;
 }
 
 }  // namespace gradtail::cpu

@@ -7,9 +7,12 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
+#include "../core/coordinates.hpp"
 #include "../core/element.hpp"
 #include "../core/moments.hpp"
+#include "../core/projection.hpp"
 #include "pass.hpp"
 #include "simd.hpp"
 #include "subnormal.hpp"
@@ -21,6 +24,11 @@
 #define GRADTAIL_PREFETCH(address) __builtin_prefetch(address, 0, 2)
 #else
 #define GRADTAIL_PREFETCH(address) static_cast<void>(address)
+#endif
+#if defined(_MSC_VER)
+#define GRADTAIL_RESTRICT __restrict
+#else
+#define GRADTAIL_RESTRICT __restrict__
 #endif
 #if defined(__GNUC__) && !defined(__clang__)
 #define GRADTAIL_OPAQUE __attribute__((noipa))
@@ -61,126 +69,30 @@ Scan scan(const float* x, int n) {
   return s;
 }
 
-// out[p-1] = sum of (x * scale - pivot)^p; n is a multiple of kStep.
-GRADTAIL_OPAQUE void power_sums(const float* x, int n, float scale, float pivot, double out[4]) {
-  Doubles total[4] = {};
-  for (int i = 0; i < n;) {
-    const int stop = n - i < kStep * kTerms ? n : i + kStep * kTerms;
-    Floats s[4][kGroups] = {};
-    for (; i < stop; i += kStep) {
-      for (int g = 0; g < kGroups; ++g) {
-        const Floats y = load<Floats>(x + i + g * kLanes) * scale - pivot;
-        const Floats q = y * y;
-        s[0][g] += y;
-        s[1][g] += q;
-        s[2][g] += q * y;
-        s[3][g] += q * q;
-      }
-    }
-    static_assert(kGroups == 4, "the sums of the groups are joined pair by pair");
-    for (int p = 0; p < 4; ++p) total[p] += to_doubles((s[p][0] + s[p][1]) + (s[p][2] + s[p][3]));
-  }
-  for (int p = 0; p < 4; ++p) {
-    out[p] = 0;
-    for (int j = 0; j < kLanes; ++j) out[p] += total[p][j];
-  }
-}
-
-GRADTAIL_OPAQUE void power_sums(const double* x, int n, double scale, double pivot, double out[4]) {
-  Doubles s[4] = {};
-  for (int i = 0; i < n; i += kLanes) {
-    const Doubles y = load<Doubles>(x + i) * scale - pivot;
-    const Doubles q = y * y;
-    s[0] += y;
-    s[1] += q;
-    s[2] += q * y;
-    s[3] += q * q;
-  }
-  for (int p = 0; p < 4; ++p) {
-    out[p] = 0;
-    for (int j = 0; j < kLanes; ++j) out[p] += s[p][j];
-  }
-}
-
-// Where the mean is far from zero, sums about a point near it keep the digits that the central
-// moments are made of. Any point will do: the sums are moved back to the origin in double.
-template <typename T>
-T pivot_of(const T* x, int n, T scale) {
-  const int sample = n < kSample ? n : kSample, stride = n / sample;
-  double sum = 0, squares = 0;
-  for (int i = 0; i < sample; ++i) {
-    const double y = static_cast<double>(x[i * stride] * scale);
-    sum += y;
-    squares += y * y;
-  }
-  const double mean = sum / sample, square = mean * mean;
-  const bool far = square > 1.0 / 256 && squares / sample < square * (10.0 / 9);  // three standard deviations
-  return far ? static_cast<T>(mean) : T(0);
-}
-
-// Scale factors must be normal numbers of type T with a normal inverse.
-template <typename T>
-constexpr int kLargestExponent = sizeof(T) == 4 ? 126 : 1022;
-
-// Values x[0..n) and behind them, up to `length`, padding that `pad` points to.
-template <typename T>
-void add_moments(Record& r, const T* x, int n, T* pad, int length, double max_abs) {
-  if (max_abs == 0) return;
-  int e = exponent_of(max_abs);
-  constexpr int limit = kLargestExponent<T>;
-  e = e > limit ? limit : e < -limit ? -limit : e;
-  const T scale = static_cast<T>(power_of_two(-e)), inverse = static_cast<T>(power_of_two(e));
-  double s[4];
-  T pivot;
-  {
-    // The square of a value 2^63 below the maximum is subnormal, counts for nothing and would cost a
-    // microcode assist. So do subnormal inputs, unless the maximum is tiny too.
-    const SubnormalMode mode(e > -limit + 50 ? SubnormalMode::kFlushAll : SubnormalMode::kFlushResults);
-    const T filler = pivot_of(x, n, scale) * inverse;  // padding that adds nothing to sums about the pivot
-    pivot = filler * scale;
-    for (int i = 0; i < length - n; ++i) pad[i] = filler;
-    power_sums(x, length, scale, pivot, s);
-    for (int i = 0; i < length - n; ++i) pad[i] = 0;
-    // The sample can mislead, say where one column in 128 is large. Sums about a point that is far from
-    // the values lose what they are for, and more: sum |x|^p may be small against n |pivot|^p.
-    if (4 * s[1] > static_cast<double>(n) * pivot * pivot && pivot != 0) {
-      pivot = 0;
-      power_sums(x, length, scale, pivot, s);
-    }
-  }
-  shift_to_origin(s, n, pivot);
-  add_power_sums(r, s, e, max_abs);
-}
-
-// n is a multiple of kStep; two values a load. This loop waits for its stores, not for memory, so it is
-// the place to ask for the next chunk: `ahead` are the `bytes` a value that will be read next.
-inline void count_bins(const float* x, int n, Counters& counters, int shift, const char* ahead, int bytes) {
-  std::uint32_t* const first = counters.first;
-  std::uint32_t* const second = counters.second;
-  for (int i = 0; i < n; i += 4) {
-    if (i % 16 == 0) GRADTAIL_PREFETCH(ahead + i * bytes);
-    std::uint64_t a, b;
-    std::memcpy(&a, x + i, sizeof a);
-    std::memcpy(&b, x + i + 2, sizeof b);
-    ++first[static_cast<std::uint32_t>(a) >> shift];
-    ++second[a >> (32 + shift)];
-    ++first[static_cast<std::uint32_t>(b) >> shift];
-    ++second[b >> (32 + shift)];
-  }
-}
-
-void count_bins(const float* x, int n, Counters& counters, const char* ahead, int bytes) {
-  if (counters.bits == 4)
-    count_bins(x, n, counters, 23 - 4, ahead, bytes);  // the default: a shift by a constant is cheaper
-  else
-    count_bins(x, n, counters, 23 - counters.bits, ahead, bytes);
-}
+#include "bins.inl"
+#include "power_sums.inl"
 
 struct Half {
   std::uint16_t bits;
 };
 struct Bfloat {
   std::uint16_t bits;
+};
+
+// Where the values of a chunk lie in the whole.
+struct Place {
+  const BufferView* view;
+  std::int64_t offset;  // of the first value, within the view
+
+  std::int64_t index(std::int64_t i) const {
+    const std::int64_t at = offset + i;
+    if (at < view->run) return view->start + at;  // most views are one run
+    return view->start + at / view->run * view->stride + at % view->run;
+  }
+  std::int64_t left_in_run(std::int64_t i) const {
+    const std::int64_t at = offset + i;
+    return view->run - (at < view->run ? at : at % view->run);
+  }
 };
 
 // Count a non-finite value.
@@ -190,12 +102,12 @@ void note_nonfinite(Record& r, bool is_nan, bool negative, std::int64_t index) {
 }
 
 // Replace non-finite values by zeros; returns how many.
-int take_out_nonfinite(float* x, int n, std::int64_t index, Record& r) {
+int take_out_nonfinite(float* x, int n, const Place& place, Record& r) {
   int found = 0;
   for (int i = 0; i < n; ++i) {
     const std::uint32_t bits = bits_of(x[i]), magnitude = bits & kMagnitudeMask;
     if (magnitude < kInfinityBits) continue;
-    note_nonfinite(r, magnitude > kInfinityBits, (bits >> 31) != 0, index + i);
+    note_nonfinite(r, magnitude > kInfinityBits, (bits >> 31) != 0, place.index(i));
     x[i] = 0;
     ++found;
   }
@@ -243,24 +155,35 @@ Scan widen_and_scan(const Bfloat* raw, int n, int length, float* out) {
 
 int padded(int n) { return (n + kStep - 1) / kStep * kStep; }
 
-// Bins and zeros of a chunk of finite float32 values of which `extra` are zeros of our own making; `ahead`
-// is what will be read next.
-template <typename Raw>
-void add_magnitudes(Record& r, const Scan& seen, const float* x, int n, int extra, Counters& counters,
-                    const Raw* ahead) {
-  r.zeros += static_cast<std::int64_t>(seen.zeros) - extra;
-  if (seen.max != 0) {
-    const std::int64_t low = bin_of(seen.min_less_one + 1, counters.bits), high = bin_of(seen.max, counters.bits);
-    if (low < r.low_bin) r.low_bin = low;
-    if (high > r.high_bin) r.high_bin = high;
+#include "coordinates.inl"
+#include "sketch.inl"
+
+constexpr double kLargeForFloat = 0x1p100;  // float32 sums of kTile values below this stay finite
+
+// The sketch of finite values, run by run of the view.
+template <typename T>
+void add_sketch(Sketch& out, const Place& place, const T* x, int n, double max_abs) {
+  if (out.tile == nullptr || max_abs == 0) return;
+  const BufferView& view = *place.view;
+  for (int i = 0; i < n;) {
+    const std::int64_t left = place.left_in_run(i);
+    const int count = left < n - i ? static_cast<int>(left) : n - i;
+    if constexpr (sizeof(T) == sizeof(float)) {
+      if (max_abs < kLargeForFloat)
+        sketch_floats(out, view.key, place.index(i), x + i, count);
+      else
+        sketch_doubles(out, view.key, place.index(i), x + i, count);
+    } else {
+      sketch_doubles(out, view.key, place.index(i), x + i, count);
+    }
+    i += count;
   }
-  count_bins(x, n, counters, reinterpret_cast<const char*>(ahead), sizeof(Raw));
-  counters.first[0] -= extra;  // modulo 2^32 until the two counters are joined
 }
 
 // A chunk of float32 values: in place if it needs no padding and no repair, else through `buffer`.
 template <typename Raw>
-void summarize_chunk(const Raw* raw, int n, std::int64_t index, float* buffer, Record& r, Counters& counters) {
+void summarize_chunk(const Raw* raw, int n, const Place& place, float* buffer, Record& r, Counters& counters,
+                     Sketch& sketch) {
   const int length = padded(n);
   int extra = length - n;
   const bool in_place = sizeof(Raw) == sizeof(float) && extra == 0;
@@ -268,14 +191,16 @@ void summarize_chunk(const Raw* raw, int n, std::int64_t index, float* buffer, R
   Scan seen = in_place ? scan(x, length) : widen_and_scan(raw, n, length, buffer);
   if (seen.max >= kInfinityBits) {
     if (in_place) widen(raw, n, buffer);
-    const int bad = take_out_nonfinite(buffer, n, index, r);
+    const int bad = take_out_nonfinite(buffer, n, place, r);
     r.count -= bad;
     extra += bad;
     x = buffer;
     seen = scan(x, length);
   }
   r.count += n;
-  add_moments(r, x, n, buffer + n, length, static_cast<double>(float_of(seen.max)));
+  const double max_abs = static_cast<double>(float_of(seen.max));
+  add_moments(r, x, n, buffer + n, length, max_abs);
+  add_sketch(sketch, place, x, n, max_abs);
   add_magnitudes(r, seen, x, length, extra, counters, raw + n);
 }
 
@@ -300,7 +225,7 @@ bool fits_float32(const double* x, int n, double& max_abs) {
 
 // The same value by value where some have none: zeros take their place in `single`, and in `exact` that of
 // non-finite ones. Returns how many zeros that made; sets max_abs.
-int split_float64(const double* raw, int n, std::int64_t index, double* exact, float* single, double& max_abs,
+int split_float64(const double* raw, int n, const Place& place, double* exact, float* single, double& max_abs,
                   Record& r) {
   int made = 0;
   max_abs = 0;
@@ -309,7 +234,7 @@ int split_float64(const double* raw, int n, std::int64_t index, double* exact, f
     exact[i] = x;
     single[i] = static_cast<float>(x);
     if (!(magnitude <= 1.7976931348623157e308)) {
-      note_nonfinite(r, x != x, x < 0, index + i);
+      note_nonfinite(r, x != x, x < 0, place.index(i));
       --r.count;
       exact[i] = 0;
     } else {
@@ -327,7 +252,8 @@ int split_float64(const double* raw, int n, std::int64_t index, double* exact, f
 }
 
 // float64: moments in double from the values, bins from the values rounded to float32.
-void summarize_chunk(const double* raw, int n, std::int64_t index, float* buffer, Record& r, Counters& counters) {
+void summarize_chunk(const double* raw, int n, const Place& place, float* buffer, Record& r, Counters& counters,
+                     Sketch& sketch) {
   alignas(64) double exact[kChunk];
   const int length = padded(n);
   int extra = length - n;
@@ -337,42 +263,112 @@ void summarize_chunk(const double* raw, int n, std::int64_t index, float* buffer
     for (int i = 0; i < n; ++i) buffer[i] = static_cast<float>(raw[i]);
     if (extra > 0) x = static_cast<const double*>(std::memcpy(exact, raw, n * sizeof(double)));
   } else {
-    const int bad = split_float64(raw, n, index, exact, buffer, max_abs, r);
+    const int bad = split_float64(raw, n, place, exact, buffer, max_abs, r);
     extra += bad;
     x = exact;
   }
   for (int i = n; i < length; ++i) exact[i] = buffer[i] = 0;
   r.count += n;
   add_moments(r, x, n, exact + n, length, max_abs);
+  add_sketch(sketch, place, x, n, max_abs);
   add_magnitudes(r, scan(buffer, length), buffer, length, extra, counters, raw + n);
 }
 
+#if defined(__AVX512F__)
+#include "fused.inl"
+
+constexpr std::int64_t kShortRun = 256;  // shorter runs are sketched one by one
+
+// A chunk in one loop where that can be; returns how many values it took, 0 where it cannot.
 template <typename Raw>
-void summarize_chunks(const Tile& tile, Record& r, Counters& counters) {
-  alignas(64) float buffer[kChunk];
-  const Raw* raw = static_cast<const Raw*>(tile.data);
+int summarize_fused(const Raw* raw, int n, const Place& place, float* buffer, Guess& guess, Record& r,
+                    Counters& counters, Sketch& sketch) {
+  const BufferView& view = *place.view;
+  if (counters.bits != 4) return 0;
+  if (sketch.tile != nullptr) {
+    if (view.run < kShortRun && view.run < view.size) return 0;
+    const std::int64_t left = place.left_in_run(0);
+    n = left < n ? static_cast<int>(left) : n;
+    const int odd = static_cast<int>(place.index(0) % kFusedStep);
+    if (odd != 0) {  // up to the next multiple of 32 without
+      const int head = kFusedStep - odd < n ? kFusedStep - odd : n;
+      summarize_chunk(raw, head, place, buffer, r, counters, sketch);
+      return head;
+    }
+  }
+  constexpr bool widen_first = std::is_same<Raw, Half>::value;  // its conversion is no shift
+  if (widen_first) widen(raw, n, buffer);
+  if (!guess.usable) {
+    const Scan seen = widen_first ? scan(buffer, n) : widen_and_scan(raw, n, n, buffer);
+    if (seen.max == 0 || seen.max >= kInfinityBits) return 0;
+    guess = {true, exponent_of(static_cast<double>(float_of(seen.max))), 0};
+  }
+  if constexpr (widen_first)
+    return fused_chunk(buffer, n, place, buffer, raw + n, guess, r, counters, sketch);
+  else
+    return fused_chunk(raw, n, place, buffer, raw + n, guess, r, counters, sketch);
+}
+
+template <typename Raw>
+void summarize_values(const Raw* raw, const Tile& tile, Record& r, Counters& counters, Sketch& sketch) {
+  alignas(64) float buffer[kChunk + kStep];
+  Guess guess;
+  for (std::int64_t i = 0; i < tile.size;) {
+    const int n = static_cast<int>(tile.size - i < kChunk ? tile.size - i : kChunk);
+    const Place place{tile.view, tile.offset + i};
+    int done = summarize_fused(raw + i, n, place, buffer, guess, r, counters, sketch);
+    // A guess that took nothing is dropped; what still cannot be taken without one goes the plain way.
+    if (done == 0 && !guess.usable) done = summarize_fused(raw + i, n, place, buffer, guess, r, counters, sketch);
+    if (done == 0) {
+      summarize_chunk(raw + i, n, place, buffer, r, counters, sketch);
+      done = n;
+    }
+    i += done;
+  }
+}
+#else
+template <typename Raw>
+void summarize_values(const Raw* raw, const Tile& tile, Record& r, Counters& counters, Sketch& sketch) {
+  alignas(64) float buffer[kChunk + kStep];
   for (std::int64_t i = 0; i < tile.size; i += kChunk) {
     const int n = static_cast<int>(tile.size - i < kChunk ? tile.size - i : kChunk);
-    summarize_chunk(raw + i, n, tile.start + i, buffer, r, counters);
+    summarize_chunk(raw + i, n, {tile.view, tile.offset + i}, buffer, r, counters, sketch);
+  }
+}
+#endif
+
+void summarize_values(const double* raw, const Tile& tile, Record& r, Counters& counters, Sketch& sketch) {
+  alignas(64) float buffer[kChunk];
+  for (std::int64_t i = 0; i < tile.size; i += kChunk) {
+    const int n = static_cast<int>(tile.size - i < kChunk ? tile.size - i : kChunk);
+    summarize_chunk(raw + i, n, {tile.view, tile.offset + i}, buffer, r, counters, sketch);
+  }
+}
+
+template <typename Raw>
+const Raw* values_of(const Tile& tile) {
+  return reinterpret_cast<const Raw*>(static_cast<std::uintptr_t>(tile.view->data)) + tile.offset;
+}
+
+void summarize_tile(const Tile& tile, Record& r, Counters& counters, Sketch& sketch) {
+  const SubnormalMode mode(SubnormalMode::kKeep);
+  r = empty_record();
+  r.mantissa = mantissa_of(tile.view->dtype);
+  switch (tile.view->dtype) {
+    case kFloat64:
+      return summarize_values(values_of<double>(tile), tile, r, counters, sketch);
+    case kFloat32:
+      return summarize_values(values_of<float>(tile), tile, r, counters, sketch);
+    case kFloat16:
+      return summarize_values(values_of<Half>(tile), tile, r, counters, sketch);
+    default:
+      return summarize_values(values_of<Bfloat>(tile), tile, r, counters, sketch);
   }
 }
 
 }  // namespace
 
-void summarize_tile(const Tile& tile, Record& r, Counters& counters) {
-  const SubnormalMode mode(SubnormalMode::kKeep);
-  r = empty_record();
-  r.mantissa = mantissa_of(tile.dtype);
-  switch (tile.dtype) {
-    case kFloat64:
-      return summarize_chunks<double>(tile, r, counters);
-    case kFloat32:
-      return summarize_chunks<float>(tile, r, counters);
-    case kFloat16:
-      return summarize_chunks<Half>(tile, r, counters);
-    default:
-      return summarize_chunks<Bfloat>(tile, r, counters);
-  }
-}
+extern const Kernels kKernels;
+const Kernels kKernels = {flush, summarize_tile, end_sketch, update_piece};
 
 }  // namespace gradtail::cpu::GRADTAIL_ISA

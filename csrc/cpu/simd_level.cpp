@@ -19,13 +19,13 @@ namespace {
 
 struct Level {
   const char* name;
-  TileFunction tile;
+  const Kernels* kernels;
 };
-constexpr Level kLevels[] = {
-    {"base", base::summarize_tile},
+const Level kLevels[] = {
+    {"base", &base::kKernels},
 #if defined(GRADTAIL_X86)
-    {"avx2", avx2::summarize_tile},
-    {"avx512", avx512::summarize_tile},
+    {"avx2", &avx2::kKernels},
+    {"avx512", &avx512::kKernels},
 #endif
 };
 
@@ -89,7 +89,7 @@ std::atomic<int>& current() {
 
 }  // namespace
 
-TileFunction tile_function() { return kLevels[current()].tile; }
+const Kernels& kernels() { return *kLevels[current()].kernels; }
 
 std::vector<std::string> simd_levels() {
   std::vector<std::string> names;

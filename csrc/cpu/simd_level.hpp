@@ -4,5 +4,5 @@
 #include "pass.hpp"
 
 namespace gradtail::cpu {
-TileFunction tile_function();
+const Kernels& kernels();
 }

@@ -1,7 +1,8 @@
-// Cuts views into tiles, gives each thread a run of tiles, and joins the partial records in tile order:
+// Cuts views into tiles, gives runs of tiles to threads, and joins what they made in tile order:
 // the same sums in the same order whatever the number of threads.
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -22,72 +23,150 @@ namespace {
 
 constexpr std::int64_t kAlone = 1 << 17;         // fewer elements than this are not worth waking a thread for
 constexpr std::int64_t kFlushEvery = 1ll << 31;  // 32-bit counters are emptied before they can overflow
+constexpr std::int64_t kLane = 1 << 18;          // elements that share the sums of a sketch, at least
+constexpr std::int64_t kMoveEvery = kTile / 2;   // elements after which a sketch in float32 is added to sums in double
+constexpr int kMostLanes = 64;
+constexpr std::int64_t kTileCost = 512;  // of a tile besides its elements, in elements
 
 // Memory of one thread, kept between calls.
 class Scratch {
  public:
   // By the caller, before the threads start: an exception in one of them would end the process.
-  void reserve(int bits) {
+  void reserve(int bits, int buckets) {
     const std::size_t size = 2 * bins(bits) + kGap;
     if (memory_.size() < size) memory_.assign(size, 0);
+    const std::size_t floats = buckets == 0 ? 0 : buckets + 8 * Sketch::kSpare + kLine;
+    if (tile_.size() < floats) tile_.assign(floats, 0);
   }
   Counters counters(int bits) { return {memory_.data(), memory_.data() + bins(bits) + kGap, bits}; }
+  float* tile() {  // at the start of a cache line
+    const auto address = reinterpret_cast<std::uintptr_t>(tile_.data());
+    return tile_.data() + (64 - address % 64) % 64 / sizeof(float);
+  }
 
  private:
-  static constexpr std::size_t kGap = 16 * 3;
+  static constexpr std::size_t kGap = 16 * 3, kLine = 16;
   static std::size_t bins(int bits) { return std::size_t{2} << (8 + bits); }
 
   std::vector<std::uint32_t> memory_;
+  std::vector<float> tile_;
 };
 
-// Move counters to a row of the table, and zero them.
-void flush(const Counters& counters, std::int64_t low, std::int64_t high, std::uint64_t* row) {
-  const std::int64_t half = std::int64_t{1} << (8 + counters.bits);
-  const auto move = [&](std::int64_t from, std::int64_t to) {
-    for (std::int64_t i = from; i < to; ++i) {
-      row[i] += counters.first[i] + counters.second[i];  // 32-bit sum: counts taken back may have wrapped
-      counters.first[i] = counters.second[i] = 0;
-    }
-  };
-  move(0, 1);
-  move(half, half + 1);
-  if (low <= high) {
-    low = std::max<std::int64_t>(low, 1);
-    move(low, high + 1);
-    move(half + low, half + high + 1);
-  }
-}
+// A run of tiles that one thread takes, and what it keeps aside until all are joined in order.
+struct Lane {
+  std::int64_t begin, end;  // tiles
+  double* total;            // sketch
+  double* first_row;        // of the first row and of the last: neighbours may have a part of them
+  double* last_row;
+};
 
 struct Job {
   const BufferView* views;
   TableView table;
-  TileFunction tile;
+  Outputs out;
+  const Kernels* kernels;
+  bool in_order;                         // rows do not decrease
   std::vector<std::int64_t> first_tile;  // of each view; one more at the end
   std::vector<Record> partial;           // one a tile
-  std::mutex rows;                       // rows are shared by threads where their runs meet
+  std::vector<Lane> lanes;
+  std::vector<double> sums;  // that the lanes point to
+  std::atomic<int> next_lane;
+  std::mutex rows;  // rows of counts are shared by threads where their runs meet
 
   std::int64_t tiles() const { return first_tile.back(); }
 
-  // The tiles [begin, end), on one thread.
-  void run(std::int64_t begin, std::int64_t end, Scratch& scratch) {
+  void cut(const BufferView* all, std::int64_t n) {
+    views = all;
+    kernels = &cpu::kernels();
+    first_tile.resize(n + 1);
+    first_tile[0] = 0;
+    in_order = true;
+    for (std::int64_t v = 0; v < n; ++v) {
+      first_tile[v + 1] = first_tile[v] + (views[v].size + kTile - 1) / kTile;
+      in_order = in_order && (v == 0 || views[v].row >= views[v - 1].row);
+    }
+    partial.resize(tiles());
+  }
+
+  // `wanted` lanes of about the same number of elements.
+  void make_lanes(int wanted, std::int64_t cost, std::int64_t n) {
+    lanes.clear();
+    std::int64_t t = 0, so_far = 0, begin = 0;
+    for (std::int64_t v = 0; v < n; ++v) {
+      for (std::int64_t left = views[v].size; left > 0; left -= kTile) {
+        so_far += std::min(left, kTile) + kTileCost;
+        ++t;
+        if (so_far >= cost / wanted * (static_cast<std::int64_t>(lanes.size()) + 1) &&
+            static_cast<int>(lanes.size()) + 1 < wanted) {
+          lanes.push_back({begin, t, nullptr, nullptr, nullptr});
+          begin = t;
+        }
+      }
+    }
+    if (begin < t) lanes.push_back({begin, t, nullptr, nullptr, nullptr});
+    const std::size_t row = out.row_sketches != nullptr ? out.fold : 0, each = out.buckets + 2 * row;
+    sums.assign(each * lanes.size(), 0.0);
+    for (std::size_t i = 0; i < lanes.size(); ++i) {
+      double* const own = sums.data() + i * each;
+      lanes[i].total = own;
+      lanes[i].first_row = own + out.buckets;
+      lanes[i].last_row = own + out.buckets + row;
+    }
+  }
+
+  Tile tile_of(std::int64_t v, std::int64_t t) const {
+    const std::int64_t offset = (t - first_tile[v]) * kTile;
+    return {&views[v], offset, std::min(kTile, views[v].size - offset)};
+  }
+
+  std::int64_t view_of(std::int64_t t) const {
+    return std::upper_bound(first_tile.begin(), first_tile.end(), t) - first_tile.begin() - 1;
+  }
+
+  // One lane, on one thread. `row_sum` is zero before and after.
+  void run(const Lane& lane, Scratch& scratch, std::vector<double>& row_sum) {
+    const SubnormalMode mode(SubnormalMode::kKeep);
     Counters counters = scratch.counters(table.bits);
-    std::int64_t low = kNoBin, high = -1, waiting = 0;
-    std::int64_t v = std::upper_bound(first_tile.begin(), first_tile.end(), begin) - first_tile.begin() - 1;
-    for (std::int64_t t = begin; t < end; ++t) {
+    Sketch sketch;
+    if (out.sketch != nullptr) {
+      sketch.tile = scratch.tile();
+      sketch.total = lane.total;
+      sketch.buckets = out.buckets;
+      while (1 << sketch.log2_buckets < out.buckets) ++sketch.log2_buckets;
+      sketch.fold = out.fold;
+      sketch.row = out.row_sketches != nullptr ? row_sum.data() : nullptr;
+    }
+    std::int64_t low = kNoBin, high = -1, waiting = 0, unmoved = 0;
+    std::int64_t v = view_of(lane.begin);
+    bool first_row = true;
+    for (std::int64_t t = lane.begin; t < lane.end; ++t) {
       while (first_tile[v + 1] <= t) ++v;
       const BufferView& view = views[v];
-      const std::int64_t offset = (t - first_tile[v]) * kTile;
-      const std::int64_t size = std::min(kTile, view.size - offset);
-      const auto* bytes = reinterpret_cast<const unsigned char*>(static_cast<std::uintptr_t>(view.data));
-      tile({bytes + offset * itemsize_of(view.dtype), size, view.start + offset, view.dtype}, partial[t], counters);
+      const Tile tile = tile_of(v, t);
+      kernels->summarize(tile, partial[t], counters, sketch);
+      if (out.track_first != nullptr) track(v, tile);
+      if (out.pieces != nullptr) kernels->update_piece(tile, out.pieces[v]);
       low = std::min(low, partial[t].low_bin);
       high = std::max(high, partial[t].high_bin);
-      waiting += size;
-      const bool last = t + 1 == end || (first_tile[v + 1] == t + 1 && row_after(v) != view.row);
-      if (last || waiting >= kFlushEvery) {
+      waiting += tile.size;
+      const bool last = t + 1 == lane.end, row_ends = last || (first_tile[v + 1] == t + 1 && row_after(v) != view.row);
+      if (row_ends || waiting >= kFlushEvery) {
         const std::lock_guard<std::mutex> lock(rows);
-        flush(counters, low, high, table.counts + view.row * table.bins());
+        kernels->flush(counters, low, high, table.counts + view.row * table.bins());
         low = kNoBin, high = -1, waiting = 0;
+      }
+      unmoved += tile.size;
+      if (sketch.tile != nullptr && (row_ends || unmoved >= kMoveEvery)) {
+        kernels->end_sketch(sketch);
+        unmoved = 0;
+      }
+      if (row_ends && sketch.row != nullptr) {
+        double* const to = first_row ? lane.first_row : last ? lane.last_row : out.row_sketches + view.row * out.fold;
+        for (int b = 0; b < out.fold; ++b) {
+          to[b] += row_sum[b];
+          row_sum[b] = 0;
+        }
+        first_row = false;
       }
     }
   }
@@ -100,12 +179,41 @@ struct Job {
     return -1;
   }
 
+  void track(std::int64_t v, const Tile& tile) const {
+    const std::int64_t* const end = out.track_offset + out.track_first[v + 1];
+    const std::int64_t* at = std::lower_bound(out.track_offset + out.track_first[v], end, tile.offset);
+    for (; at < end && *at < tile.offset + tile.size; ++at)
+      out.track_value[at - out.track_offset] = value_at(views[v], *at);
+  }
+
+  static float value_at(const BufferView& view, std::int64_t offset) {
+    const auto* bytes = reinterpret_cast<const unsigned char*>(static_cast<std::uintptr_t>(view.data));
+    bytes += offset * itemsize_of(view.dtype);
+    if (view.dtype == kFloat64) return static_cast<float>(*reinterpret_cast<const double*>(bytes));
+    if (view.dtype == kFloat32) return *reinterpret_cast<const float*>(bytes);
+    const std::uint16_t raw = *reinterpret_cast<const std::uint16_t*>(bytes);
+    return view.dtype == kFloat16 ? widen_float16(raw) : widen_bfloat16(raw);
+  }
+
   void join(std::int64_t n) {
     const SubnormalMode mode(SubnormalMode::kKeep);
     for (std::int64_t v = 0; v < n; ++v) {
-      Record& row = table.records[views[v].row];
-      row.mantissa = std::max<std::int64_t>(row.mantissa, mantissa_of(views[v].dtype));
-      for (std::int64_t t = first_tile[v]; t < first_tile[v + 1]; ++t) merge(row, partial[t]);
+      Record own = empty_record();
+      own.mantissa = mantissa_of(views[v].dtype);
+      const std::int64_t first = first_tile[v], count = first_tile[v + 1] - first;
+      if (count == 1) own = partial[first];
+      for (std::int64_t i = 0; count > 1 && i < count; ++i) merge(own, partial[first + i]);
+      if (out.records != nullptr) out.records[v] = own;
+      merge(table.records[views[v].row], own);
+    }
+    for (const Lane& lane : lanes) {
+      if (out.sketch == nullptr) break;
+      for (int b = 0; b < out.buckets; ++b) out.sketch[b] += lane.total[b];
+      if (out.row_sketches == nullptr) continue;
+      double* const first = out.row_sketches + views[view_of(lane.begin)].row * out.fold;
+      for (int b = 0; b < out.fold; ++b) first[b] += lane.first_row[b];
+      double* const last = out.row_sketches + views[view_of(lane.end - 1)].row * out.fold;
+      for (int b = 0; b < out.fold; ++b) last[b] += lane.last_row[b];
     }
   }
 };
@@ -113,6 +221,7 @@ struct Job {
 struct Workspace {
   Job job;
   std::vector<Scratch> scratch;
+  std::vector<std::vector<double>> row_sums;  // one a thread
 };
 
 // One workspace serves the usual case of one caller; a second caller at the same time makes its own. Never
@@ -120,39 +229,81 @@ struct Workspace {
 std::mutex workspace_owner;
 Workspace& shared_workspace = *new Workspace;
 
-void run(Workspace& workspace, const BufferView* views, std::int64_t n, TableView table) {
+template <typename F>
+void with_workspace(F f) {
+  std::unique_lock<std::mutex> lock(workspace_owner, std::try_to_lock);
+  if (lock)
+    f(shared_workspace);
+  else
+    f(*std::make_unique<Workspace>());
+}
+
+void run(Workspace& workspace, const BufferView* views, std::int64_t n, TableView table, const Outputs& out) {
   Job& job = workspace.job;
-  job.views = views;
   job.table = table;
-  job.tile = tile_function();
-  job.first_tile.resize(n + 1);
+  job.out = out;
+  job.cut(views, n);
   std::int64_t elements = 0;
-  job.first_tile[0] = 0;
-  for (std::int64_t v = 0; v < n; ++v) {
-    elements += views[v].size;
-    job.first_tile[v + 1] = job.first_tile[v] + (views[v].size + kTile - 1) / kTile;
+  for (std::int64_t v = 0; v < n; ++v) elements += views[v].size;
+  const std::int64_t cost = elements + job.tiles() * kTileCost;
+  int threads = cost < kAlone ? 1 : static_cast<int>(std::min<std::int64_t>(team_size(), job.tiles()));
+  int lanes = threads;  // integers and records do not depend on them
+  if (out.sketch != nullptr) {
+    const std::int64_t least = std::max<std::int64_t>(kLane, 16 * out.buckets);
+    lanes = job.in_order ? static_cast<int>(std::clamp<std::int64_t>(cost / least, 1, kMostLanes)) : 1;
+    threads = std::min(threads, lanes);
   }
-  const std::int64_t tiles = job.tiles();
-  job.partial.resize(tiles);
-  const int threads = elements < kAlone ? 1 : static_cast<int>(std::min<std::int64_t>(team_size(), tiles));
+  job.make_lanes(std::max(lanes, 1), cost, n);
   if (static_cast<int>(workspace.scratch.size()) < threads) workspace.scratch.resize(threads);
-  for (int i = 0; i < threads; ++i) workspace.scratch[i].reserve(table.bits);
-  const auto share = [&](int i) { job.run(tiles * i / threads, tiles * (i + 1) / threads, workspace.scratch[i]); };
+  if (static_cast<int>(workspace.row_sums.size()) < threads) workspace.row_sums.resize(threads);
+  for (int i = 0; i < threads; ++i) {
+    workspace.scratch[i].reserve(table.bits, out.buckets);
+    workspace.row_sums[i].assign(out.fold, 0.0);
+  }
+  job.next_lane = 0;
+  const auto share = [&](int i) {
+    for (int lane = job.next_lane++; lane < static_cast<int>(job.lanes.size()); lane = job.next_lane++)
+      job.run(job.lanes[lane], workspace.scratch[i], workspace.row_sums[i]);
+  };
   if (threads == 1 || !run_on_team(threads, share))
-    for (int i = 0; i < threads; ++i) share(i);
+    for (int i = 0; i < std::max(threads, 1); ++i) share(i);
   job.join(n);
 }
 
 }  // namespace
 
-void summarize(const BufferView* views, std::int64_t n, TableView table) {
-  std::unique_lock<std::mutex> lock(workspace_owner, std::try_to_lock);
-  if (lock) {
-    run(shared_workspace, views, n, table);
-  } else {
-    const auto own = std::make_unique<Workspace>();
-    run(*own, views, n, table);
-  }
+void observe(const BufferView* views, std::int64_t n, TableView table, const Outputs& out) {
+  with_workspace([&](Workspace& workspace) { run(workspace, views, n, table, out); });
+}
+
+void sketch(const BufferView* views, std::int64_t n, double* out, int buckets) {
+  // A summary that nobody wants: the bins make the pass five times as long as it has to be, and still short.
+  constexpr int kBits = 4;
+  std::vector<BufferView> own(views, views + n);
+  for (BufferView& view : own) view.row = 0;
+  Record record = empty_record();
+  std::vector<std::uint64_t> counts(std::size_t{2} << (8 + kBits));
+  Outputs outputs;
+  outputs.sketch = out;
+  outputs.buckets = buckets;
+  observe(own.data(), n, {&record, counts.data(), 1, kBits}, outputs);
+}
+
+void update_coordinates(const BufferView* views, std::int64_t n, const Piece* pieces) {
+  Job job;
+  job.cut(views, n);
+  const Kernels& k = kernels();
+  const auto share = [&](std::int64_t begin, std::int64_t end) {
+    std::int64_t v = job.view_of(begin);
+    for (std::int64_t t = begin; t < end; ++t) {
+      while (job.first_tile[v + 1] <= t) ++v;
+      k.update_piece(job.tile_of(v, t), pieces[v]);
+    }
+  };
+  const std::int64_t tiles = job.tiles();
+  const int threads = static_cast<int>(std::min<std::int64_t>(team_size(), std::max<std::int64_t>(tiles / 4, 1)));
+  const auto part = [&](int i) { share(tiles * i / threads, tiles * (i + 1) / threads); };
+  if (threads == 1 || !run_on_team(threads, part)) share(0, tiles);
 }
 
 namespace {

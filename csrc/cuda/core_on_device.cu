@@ -1,7 +1,11 @@
 // Compiles everything in core/ for the device, so that host-only code cannot creep in there.
 
+#include "../core/coordinates.hpp"
 #include "../core/element.hpp"
+#include "../core/hash.hpp"
 #include "../core/moments.hpp"
+#include "../core/projection.hpp"
+#include "../core/view.hpp"
 
 namespace gradtail {
 namespace {
@@ -16,9 +20,19 @@ __global__ void core_on_device(const std::uint16_t* raw, double* sums, Record* r
   merge(*record, other);
 }
 
+__global__ void sketch_and_coordinates(const BufferView* view, const Piece* piece, const float* x, float* out) {
+  const int r = 4096, p = 5;
+  const SketchBlock block = sketch_block(view->key, view->start / r, r);
+  const std::uint32_t word = sign_word(block, p / kSignsAWord);
+  out[bucket_of(block, p, r)] += with_sign(x[0], word, p) + static_cast<float>(with_sign(1.0, word, p));
+  float* const state = out + chosen_group(view->key, view->start, piece->cell, piece->elements) * kGroup;
+  add_value(x[0], count_factors(2), state[0], state[1], state[2], state[3]);
+}
+
 }  // namespace
 
-// Referenced by nothing: keeps the kernel in the object file.
-extern const void* const core_on_device_kernel = reinterpret_cast<const void*>(&core_on_device);
+// Referenced by nothing: keeps the kernels in the object file.
+extern const void* const core_on_device_kernels[] = {reinterpret_cast<const void*>(&core_on_device),
+                                                     reinterpret_cast<const void*>(&sketch_and_coordinates)};
 
 }  // namespace gradtail

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 record_size: int
 view_size: int
+piece_size: int
 
 class _Device(TypedDict):
     name: str
@@ -28,6 +29,19 @@ def describe(
 def summarize(
     views: npt.NDArray[np.void], records: npt.NDArray[np.void], counts: npt.NDArray[np.uint64], bits: int
 ) -> None: ...
+def observe(
+    views: npt.NDArray[np.void],
+    records: npt.NDArray[np.void],
+    counts: npt.NDArray[np.uint64],
+    bits: int,
+    view_records: npt.NDArray[np.void],
+    sketch: npt.NDArray[np.float64] | None,
+    row_sketches: npt.NDArray[np.float64] | None,
+    tracks: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]] | None,
+    pieces: npt.NDArray[np.void] | None,
+) -> None: ...
+def sketch(views: npt.NDArray[np.void], out: npt.NDArray[np.float64]) -> None: ...
+def update_coordinates(views: npt.NDArray[np.void], pieces: npt.NDArray[np.void]) -> None: ...
 def fold(
     into_records: npt.NDArray[np.void],
     into_counts: npt.NDArray[np.uint64],

@@ -11,6 +11,7 @@ import ctypes
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,10 @@ VIEW = np.dtype(
         ("data", np.uint64),  # address of the first element
         ("size", np.int64),  # elements
         ("start", np.int64),  # index of the first element within the whole
+        ("run", np.int64),  # element i has index start + i // run * stride + i % run; at least 1
+        ("stride", np.int64),
+        ("key", np.uint64),  # of the hashes of the whole; gradtail.states.hashing.tensor_key
+        ("layout", np.uint64),  # signature of the shape and of the order of axes in memory
         ("row", np.int64),  # row of the table that this view is added to
         ("dtype", np.int32),  # index into DTYPES
         ("device", np.int32),  # DLPack device type
@@ -120,8 +125,8 @@ def views_of(x: object, argument: str = "x", *, start: int = 0) -> Views:
     Time is linear in the number of arrays and does not depend on their sizes.
     """
     if isinstance(x, Mapping):
-        items, names = list(x.values()), x.keys()
-        label: Callable[[int], str] = lambda i: f"{argument}[{list(names)[i]!r}]"
+        items, names = list(x.values()), list(x)
+        label: Callable[[int], str] = lambda i: f"{argument}[{names[i]!r}]"
     elif isinstance(x, (list, tuple)):
         items = list(x)  # a copy: the views stay good if the caller's list changes meanwhile
         label = lambda i: f"{argument}[{i}]"
@@ -183,8 +188,8 @@ def _read_numpy(x: npt.NDArray[Any], view: npt.NDArray[np.void], name: str) -> o
         raise _dtype_error(name, x.dtype if x.dtype.isnative else x.dtype.str)
     if x.size and any(s % x.itemsize for s, n in zip(x.strides, x.shape, strict=True) if n > 1):
         raise ValueError(f"{name}: expected aligned memory, got strides {x.strides} in bytes")
-    _check_dense(x.shape, tuple(step // x.itemsize for step in x.strides), name)
-    _fill(view, x.ctypes.data, x.size, code, name)
+    layout = _check_dense(x.shape, tuple(step // x.itemsize for step in x.strides), name)
+    _fill(view, x.ctypes.data, x.size, code, layout, name)
     return x
 
 
@@ -213,27 +218,27 @@ def _read_torch(x: Any, view: npt.NDArray[np.void], name: str) -> object:
     device = dlpack.TORCH_DEVICES.get(x.device.type)
     if device is None:
         raise _device_error(name, x.device)
-    _check_dense(tuple(x.shape), x.stride(), name)
+    layout = _check_dense(tuple(x.shape), x.stride(), name)
     try:
         address = x.data_ptr()
     except RuntimeError as error:  # inside torch.func and torch.compile
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{name}: expected a tensor with memory of its own, got none: {reason}") from error
-    _fill(view, address, x.numel(), _CODES[dtype], name, device, x.device.index or 0)
+    _fill(view, address, x.numel(), _CODES[dtype], layout, name, device, x.device.index or 0)
     return x
 
 
 def _read_dlpack(x: Any, view: npt.NDArray[np.void], name: str) -> object:
     device, device_id = (int(part) for part in x.__dlpack_device__())
     if device not in dlpack.HOST_DEVICES:  # no need of the memory to refuse it
-        view[0] = (0, 0, 0, 0, 0, device, device_id, 0)
+        view["device"], view["device_id"] = device, device_id
         return x
     tensor = dlpack.borrow(x, name)
     if tensor.dtype not in _CODES:
         raise _dtype_error(name, tensor.dtype)
-    _check_dense(tensor.shape, tensor.strides, name)
+    layout = _check_dense(tensor.shape, tensor.strides, name)
     size = int(np.prod(tensor.shape, dtype=np.int64))
-    _fill(view, tensor.data, size, _CODES[tensor.dtype], name)
+    _fill(view, tensor.data, size, _CODES[tensor.dtype], layout, name)
     return tensor.owner
 
 
@@ -242,6 +247,7 @@ def _fill(
     data: int,
     size: int,
     code: int,
+    layout: int,
     name: str,
     device: int = CPU,
     device_id: int = 0,
@@ -250,21 +256,46 @@ def _fill(
         raise ValueError(f"{name}: expected an array with data, got {size} elements without memory")
     if size and data % DTYPES[code].itemsize:
         raise ValueError(f"{name}: expected aligned memory, got a {DTYPES[code].name} at address {data:#x}")
-    view[0] = (data, size, 0, 0, code, device, device_id, 0)
+    view[0] = (data, size, 0, max(size, 1), 0, 0, layout, 0, code, device, device_id, 0)
 
 
-def _check_dense(shape: Sequence[int], strides: Sequence[int], name: str) -> None:
-    """Accept any axis order that fills a block of memory without holes or overlaps."""
+def _check_dense(shape: Sequence[int], strides: Sequence[int], name: str) -> int:
+    """Accept any axis order that fills a block of memory without holes or overlaps; return its signature."""
+    axes = [axis for axis, length in enumerate(shape) if length != 1]
     if 0 in shape:
-        return
+        return layout_signature(tuple(shape), tuple(axis for axis in axes if shape[axis]))
+    axes.sort(key=lambda axis: strides[axis])
     expected = 1
-    for step, length in sorted((s, n) for s, n in zip(strides, shape, strict=True) if n != 1):
+    for step, length in ((strides[axis], shape[axis]) for axis in axes):
         if step != expected:
             raise ValueError(
                 f"{name}: expected dense memory (no holes, overlaps or reversed axes), "
                 f"got shape {tuple(shape)} with strides {tuple(strides)}"
             )
         expected *= length
+    return layout_signature(tuple(shape), tuple(reversed(axes)))
+
+
+@lru_cache(maxsize=4096)
+def layout_signature(shape: tuple[int, ...], order: tuple[int, ...]) -> int:
+    """Hash how an array lies in memory; ``csrc/torch_list.cpp`` has the same lines.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    order : tuple of int
+        The axes longer than 1, the slowest first; 0, 1, ... in C order.
+
+    Returns
+    -------
+    int
+        64 bits.
+    """
+    h = 0x243F6A8885A308D3
+    for value in (len(shape), *shape, *order):
+        h = (h ^ int(value)) * 0x9E3779B97F4A7C15 & (2**64 - 1)
+        h ^= h >> 32
+    return h
 
 
 def _check_devices(table: npt.NDArray[np.void], label: Callable[[int], str]) -> None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gradtail.buffers import Views
+from gradtail.buffers import DType, Views
+from gradtail.states.coordinates import LANES, MOST_SCALED, view_cells
+from gradtail.states.outputs import Outputs
+from gradtail.states.projection import fold as fold_sketch
+from gradtail.states.projection import sketch_map
 from gradtail.states.table import EMPTY_RECORD, SummaryTable, merge_records
+from gradtail.states.tracks import TrackList
 
 name = "numpy"
 
@@ -18,12 +25,51 @@ CHUNK = 1 << 16
 
 def summarize(views: Views, table: SummaryTable) -> None:
     """Add every view to its row of ``table``, reading each value once."""
-    for (raw, dtype), view in zip(views.arrays(), views.table, strict=True):
-        record, counts = table.records[view["row"]], table.counts[view["row"]]
-        record["mantissa"] = max(record["mantissa"], dtype.mantissa)
-        for begin in range(0, raw.size, CHUNK):
-            values = dtype.widen(raw[begin : begin + CHUNK])
-            _add_chunk(values, int(view["start"]) + begin, record, counts, table.bits)
+    for view, raw, dtype in _views(views):
+        _summarize_view(view, raw, dtype, table.records[view["row"]], table.counts[view["row"]], table.bits)
+
+
+def observe(views: Views, table: SummaryTable, out: Outputs) -> None:
+    """Do all that one pass can do.
+
+    Parameters
+    ----------
+    views : Views
+        Rows are non-decreasing; keys, places and layouts are filled in.
+    table : SummaryTable
+        Every view is added to its row.
+    out : Outputs
+        What else is wanted.
+    """
+    for v, (view, raw, dtype) in enumerate(_views(views)):
+        row = int(view["row"])
+        record = np.full(1, EMPTY_RECORD)
+        _summarize_view(view, raw, dtype, record[0], table.counts[row], table.bits)
+        out.records[v] = record[0]
+        merge_records(table.records[row : row + 1], record)
+        if out.sketch is not None:
+            own = np.zeros_like(out.sketch)
+            _sketch_view(view, raw, dtype, own)
+            with np.errstate(over="ignore", invalid="ignore"):
+                out.sketch += own
+                if out.row_sketches is not None:
+                    out.row_sketches[row] += fold_sketch(own, out.row_sketches.shape[1])
+        if out.tracks is not None:
+            _track_view(v, raw, dtype, out.tracks)
+        if out.pieces is not None:
+            _update_piece(view, raw, dtype, out.pieces[v])
+
+
+def sketch(views: Views, out: npt.NDArray[np.float64]) -> None:
+    """Add the sketch of every view to ``out``, of shape (r,)."""
+    for view, raw, dtype in _views(views):
+        _sketch_view(view, raw, dtype, out)
+
+
+def update_coordinates(views: Views, pieces: npt.NDArray[np.void]) -> None:
+    """Update the CoordinateMoments of every view: PIECE, shape (n_views,)."""
+    for piece, (view, raw, dtype) in zip(pieces, _views(views), strict=True):
+        _update_piece(view, raw, dtype, piece)
 
 
 def fold(into: SummaryTable, table: SummaryTable) -> None:
@@ -38,18 +84,36 @@ def clear(table: SummaryTable) -> None:
     table.records[...] = EMPTY_RECORD
 
 
-def _add_chunk(x: npt.NDArray[Any], start: int, record: Any, counts: Any, bits: int) -> None:
-    finite = np.isfinite(x)
-    if not finite.all():
-        record["nan"] += np.count_nonzero(np.isnan(x))
-        record["posinf"] += np.count_nonzero(np.isposinf(x))
-        record["neginf"] += np.count_nonzero(np.isneginf(x))
-        record["first_nonfinite"] = min(record["first_nonfinite"], start + int(np.argmin(finite)))
-        x = x[finite]
-    record["count"] += x.size
-    record["zeros"] += np.count_nonzero(x == 0)
-    _add_power_sums(x.astype(np.float64), record)
-    _add_bins(x, record, counts, bits)
+def _views(views: Views) -> Iterator[tuple[Any, npt.NDArray[Any], DType]]:
+    """Yield the description of each view, its stored values and their dtype."""
+    for (raw, dtype), view in zip(views.arrays(), views.table, strict=True):
+        yield view, raw, dtype
+
+
+def _index(view: Any, offset: Any) -> Any:
+    """Index in the whole parameter of the elements at these offsets of a view."""
+    run, stride = int(view["run"]), int(view["stride"])
+    return int(view["start"]) + offset // run * stride + offset % run
+
+
+def _summarize_view(
+    view: Any, raw: npt.NDArray[Any], dtype: DType, record: Any, counts: Any, bits: int
+) -> None:
+    record["mantissa"] = max(record["mantissa"], dtype.mantissa)
+    for begin in range(0, raw.size, CHUNK):
+        values = dtype.widen(raw[begin : begin + CHUNK])
+        finite = np.isfinite(values)
+        if not finite.all():
+            record["nan"] += np.count_nonzero(np.isnan(values))
+            record["posinf"] += np.count_nonzero(np.isposinf(values))
+            record["neginf"] += np.count_nonzero(np.isneginf(values))
+            index = _index(view, begin + int(np.argmin(finite)))
+            record["first_nonfinite"] = min(record["first_nonfinite"], index)
+            values = values[finite]
+        record["count"] += values.size
+        record["zeros"] += np.count_nonzero(values == 0)
+        _add_power_sums(values.astype(np.float64), record)
+        _add_bins(values, record, counts, bits)
 
 
 def _add_power_sums(x: npt.NDArray[np.float64], record: Any) -> None:
@@ -84,3 +148,64 @@ def _add_bins(x: npt.NDArray[Any], record: Any, counts: Any, bits: int) -> None:
         magnitude = bins[single != 0] & np.uint32(counts.size // 2 - 1)
         record["low_bin"] = min(record["low_bin"], int(magnitude.min()))
         record["high_bin"] = max(record["high_bin"], int(magnitude.max()))
+
+
+def _sketch_view(view: Any, raw: npt.NDArray[Any], dtype: DType, out: npt.NDArray[np.float64]) -> None:
+    for begin in range(0, raw.size, CHUNK):
+        index = _index(view, np.arange(begin, min(begin + CHUNK, raw.size)))
+        bucket, sign = sketch_map(int(view["key"]), index, out.size)
+        with np.errstate(over="ignore", invalid="ignore"):  # sums of float64 may leave the range of a double
+            x = dtype.widen(raw[begin : begin + CHUNK]).astype(np.float64)
+            x[~np.isfinite(x)] = 0
+            out += np.bincount(bucket, sign * x, out.size)
+
+
+def _track_view(v: int, raw: npt.NDArray[Any], dtype: DType, tracks: TrackList) -> None:
+    mine = slice(tracks.first[v], tracks.first[v + 1])
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        tracks.value[mine] = dtype.widen(raw[tracks.offset[mine]]).astype(np.float32)
+
+
+def _update_piece(view: Any, raw: npt.NDArray[Any], dtype: DType, piece: Any) -> None:
+    """Take one more value of every followed coordinate of a view."""
+    if not piece["state"] or raw.size == 0:
+        return
+    start, size, run, stride = (int(view[field]) for field in ("start", "size", "run", "stride"))
+    cells = -(-size // run) * int(piece["cells_per_run"])
+    state = _memory(int(piece["state"]), cells * 4 * LANES, np.float32).reshape(cells, 4, LANES)
+    count = _memory(int(piece["count"]), cells, np.uint32)
+    rows, group = view_cells(start, size, run, stride, piece, int(view["key"]))
+    q = rows // int(piece["cells_per_run"])
+    within = group[:, None] * LANES + np.arange(LANES) - (start + q * stride)[:, None]
+    inside = (within >= 0) & (within < np.minimum(run, size - q * run)[:, None])
+    offset = np.where(inside, q[:, None] * run + within, 0)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        x = np.ldexp(dtype.widen(raw[offset]).astype(np.float64), -int(piece["exponent"])).astype(np.float32)
+    x[~inside] = 0
+    usable = (np.abs(x) < MOST_SCALED).all(axis=1)  # a group counts as a whole: it has one count
+    rows, x, inside = rows[usable], x[usable], inside[usable]
+    count[rows] += 1
+    moments = tuple(state[rows].astype(np.float64).transpose(1, 0, 2))
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        updated = np.stack(_one_more(x.astype(np.float64), count[rows][:, None], *moments), axis=1)
+        state[rows] = np.where(inside[:, None], updated.astype(np.float32), state[rows])
+
+
+def _one_more(x: Any, count: Any, mean: Any, m2: Any, m3: Any, m4: Any) -> tuple[Any, Any, Any, Any]:
+    """Take value number ``count`` into mean and central sums (Pebay 2008, SAND2008-6212, eq. 3.1)."""
+    n = count.astype(np.float64)
+    delta = x - mean
+    step = delta / n
+    term = delta * step * (n - 1)
+    return (
+        mean + step,
+        m2 + term,
+        m3 + term * step * (n - 2) - 3 * step * m2,
+        m4 + term * step**2 * (n * n - 3 * n + 3) + 6 * step**2 * m2 - 4 * step * m3,
+    )
+
+
+def _memory(address: int, size: int, dtype: Any) -> npt.NDArray[Any]:
+    raw: Any = (ctypes.c_char * (size * np.dtype(dtype).itemsize)).from_address(address)
+    memory: npt.NDArray[Any] = np.frombuffer(raw, dtype)
+    return memory
