@@ -90,7 +90,7 @@ def hill_blocks(
     """
     tail = check_tail(tail)
     check_k(k)
-    parts = _check_blocks(blocks)
+    parts = check_blocks(blocks)
     ordered = [_ordered(part, tail) for part in parts]
     pooled = _pooled(parts, tail)
     left_out = tuple(omissions(blocks, tail))
@@ -160,7 +160,7 @@ def hill_curve_blocks(
     tail = check_tail(tail)
     if isinstance(points, bool) or not isinstance(points, int) or points < 2:
         raise ValueError(f"points: expected an int of at least 2, got {points!r}")
-    parts = _check_blocks(blocks)
+    parts = check_blocks(blocks)
     some = [one for one in (_ordered(part, tail) for part in parts) if one.known > 1]
     if len(some) < FEWEST_BLOCKS:
         raise ValueError(f"blocks: expected at least {FEWEST_BLOCKS} with values, got {len(some)}")
@@ -245,7 +245,7 @@ def _mixed_scales(pooled: BinnedValues, k: int, log_alpha: float, sampling: floa
     return [f"scales differ between blocks of steps: all values together would read alpha {together}"]
 
 
-def _check_blocks(blocks: object) -> list[Magnitudes]:
+def check_blocks(blocks: object) -> list[Magnitudes]:
     """Return the histograms of the blocks."""
     if not isinstance(blocks, Sequence) or not all(isinstance(b, (Summary, Magnitudes)) for b in blocks):
         raise TypeError(f"blocks: expected a sequence of summaries, got {blocks!r:.60}")
