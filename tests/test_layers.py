@@ -19,8 +19,8 @@ CSRC = ROOT / "csrc"
 LAYERS = [
     {"native", "dlpack", "buffers", "build"},
     {"backends", "states"},
-    {"stream"},
     {"estimators", "theory"},
+    {"stream"},
     {"report"},
     {"torch"},
     {"experiments"},

@@ -1,7 +1,16 @@
 """What stochastic gradients look like, in one streaming pass over a training run."""
 
 from gradtail.build import __version__, build_info, set_num_threads
-from gradtail.estimators import hill, hill_blocks, hill_curve, hill_curve_blocks
+from gradtail.estimators import (
+    clip_rate,
+    hill,
+    hill_blocks,
+    hill_curve,
+    hill_curve_blocks,
+    quantile_blocks,
+    spectrum,
+    suggest_clip,
+)
 from gradtail.states.summary import Summary, summarize
 from gradtail.stream import GradientStream
 
@@ -10,10 +19,14 @@ __all__ = [
     "Summary",
     "__version__",
     "build_info",
+    "clip_rate",
     "hill",
     "hill_blocks",
     "hill_curve",
     "hill_curve_blocks",
+    "quantile_blocks",
     "set_num_threads",
+    "spectrum",
+    "suggest_clip",
     "summarize",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradtail.states.summary import Summary
-from gradtail.states.table import SummaryTable, bins_for, join_records, merge_records
+from gradtail.states.table import EMPTY_RECORD, RECORD, SummaryTable, bins_for, join_records, merge_records
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,66 @@ class PackedTable:
         ends[:n] += self.ends
         merge_records(records[:n], self.records)
         return PackedTable(records, low, _narrow(counts), ends, self.bits)
+
+    def place(self, index: npt.NDArray[np.intp], rows: int) -> PackedTable:
+        """Return the same in a table of ``rows`` rows, of which row ``index[i]`` is row i of this one."""
+        records, ends = np.full(rows, EMPTY_RECORD), np.zeros((rows, 2), np.uint64)
+        counts = np.zeros((rows, *self.counts.shape[1:]), self.counts.dtype)
+        records[index], ends[index], counts[index] = self.records, self.ends, self.counts
+        return PackedTable(records, self.low, counts, ends, self.bits)
+
+    def unpack(self) -> SummaryTable:
+        """Return a table that the pass can write to."""
+        table = SummaryTable.empty(len(self.records), self.bits)
+        signs = table.counts.reshape(len(self.records), 2, bins_for(self.bits) // 2)
+        signs[:, :, self.low : self.low + self.counts.shape[2]] = self.counts
+        signs[:, :, 0] += self.ends
+        table.records[...] = self.records
+        return table
+
+    @property
+    def nbytes(self) -> int:
+        """Memory, in bytes."""
+        return self.records.nbytes + self.counts.nbytes + self.ends.nbytes
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything, as arrays of ints and floats."""
+        return {
+            "records": self.records.view(np.int64).reshape(len(self.records), RECORD.itemsize // 8),
+            "low": self.low,
+            "counts": self.counts.view(np.int32 if self.counts.dtype == np.uint32 else np.int64),
+            "ends": self.ends.view(np.int64),
+        }
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Any], bits: int) -> PackedTable:
+        """Rebuild a table; ValueError where records and bins do not fit together.
+
+        Native code takes the range of bins in use from the records, so that they are checked one by one.
+        """
+        words = np.ascontiguousarray(state["records"], np.int64)
+        counts = np.ascontiguousarray(state["counts"])
+        ends = np.ascontiguousarray(state["ends"], np.int64).view(np.uint64)
+        low = int(state["low"])
+        half = bins_for(bits) // 2
+        if (
+            words.ndim != 2
+            or words.shape[1] * 8 != RECORD.itemsize
+            or counts.dtype not in (np.int32, np.int64)
+        ):
+            raise ValueError(
+                f"state: expected records of {RECORD.itemsize // 8} words, got shape {words.shape}"
+            )
+        fits = counts.ndim == 3 and counts.shape[:2] == (len(words), 2) and ends.shape == (len(words), 2)
+        if not fits or low < 1 or low + counts.shape[2] > half:
+            raise ValueError(
+                f"state: expected counts of {len(words)} rows within {half} bins, "
+                f"got shape {counts.shape} from {low}"
+            )
+        counts = counts.view(np.uint32 if counts.dtype == np.int32 else np.uint64)
+        new = cls(words.view(RECORD).reshape(-1), low, counts, ends, bits)
+        _check_ranges(new)
+        return new
 
     def summary(self, rows: Sequence[int], *, backend: str | None = None) -> Summary:
         """Join some rows; those that do not exist are empty."""
@@ -108,3 +168,24 @@ def _span(records: Sequence[npt.NDArray[np.void]]) -> tuple[int, int]:
 def _narrow(counts: npt.NDArray[Any]) -> npt.NDArray[Any]:
     fits = counts.size == 0 or int(counts.max()) < 2**32
     return counts.astype(np.uint32 if fits else np.uint64)
+
+
+def _check_ranges(table: PackedTable) -> None:
+    records, used = table.records, table.counts.sum(axis=1, dtype=np.uint64) > 0
+    outside = records["overflowed"] + records["vanished"]
+    binned = table.counts.sum(axis=(1, 2), dtype=np.uint64) + table.ends.sum(axis=1, dtype=np.uint64)
+    if np.any(binned.astype(np.int64) != records["count"] - outside):
+        raise ValueError("state: expected as many values in bins as records count, got others")
+    if used.shape[1] == 0:
+        used = np.zeros((len(records), 1), bool)
+    some = used.any(axis=1)
+    low = table.low + used.argmax(axis=1)
+    high = table.low + used.shape[1] - 1 - used[:, ::-1].argmax(axis=1)
+    # Bin 0 may be in use by small nonzero values; what lies above it must be inside the range.
+    wrong = some & ((records["low_bin"] > low) | (records["high_bin"] < high))
+    top = bins_for(table.bits) // 2
+    wrong |= (records["low_bin"] <= records["high_bin"]) & (
+        (records["low_bin"] < 0) | (records["high_bin"] >= top)
+    )
+    if np.any(wrong):
+        raise ValueError("state: expected records that name the bins in use, got others")

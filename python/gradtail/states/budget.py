@@ -1,0 +1,147 @@
+"""How a stated amount of memory is divided among the states of a stream."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+FOLD = 128
+"""Buckets of a group's own sketch."""
+GROUP_WINDOW = 64
+"""Steps of a group's own ring."""
+
+COORDINATE_BYTES = 132
+"""Eight coordinates with four moments each in float32, and their count."""
+
+_PER_ARRAY = 640  # record, view, name, place, key
+_TOUCHED = 12 << 10  # of a group's 64 KiB of bins (bits = 4), those that values of 30 binades reach, twice
+_PACKED = 4 << 10  # the same at rest: what a block of steps keeps
+_BLOCKS = (32, 16, 8)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What was asked of a stream, as far as it costs memory."""
+
+    bits: int
+    window: int
+    sketch: int
+    tracks: int
+    history: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the memory is spent.
+
+    Attributes
+    ----------
+    groups : int
+        Most groups that histograms, a ring and a column of the log are kept for.
+    blocks : int
+        Most blocks of steps of each.
+    cell : int
+        CoordinateMoments of one group of 8 elements in so many; 0 for none.
+    """
+
+    groups: int
+    blocks: int
+    cell: int
+
+
+def parse_memory(memory: object) -> int:
+    """Return bytes of "64MiB", "1 GB" or an int.
+
+    Raises
+    ------
+    TypeError
+        Neither text nor int.
+    ValueError
+        Not a positive amount.
+    """
+    expected = "expected a positive number of bytes such as '64MiB'"
+    if isinstance(memory, int) and not isinstance(memory, bool):
+        if memory <= 0:
+            raise ValueError(f"memory: {expected}, got {memory}")
+        return memory
+    if not isinstance(memory, str):
+        raise TypeError(f"memory: {expected}, got {memory!r}")
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", memory)
+    if match is None or match[2].upper() not in UNITS or float(match[1]) <= 0:
+        raise ValueError(f"memory: {expected}, got {memory!r}")
+    return int(float(match[1]) * UNITS[match[2].upper()])
+
+
+def format_bytes(size: float) -> str:
+    """Write a number of bytes for people."""
+    for unit, scale in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if size >= scale:
+            return f"{size / scale:.3g} {unit}"
+    return f"{size:.0f} bytes"
+
+
+def divide(
+    memory: int, sizes: Sizes, elements: Sequence[int], groups: int, coordinates: str | int | None
+) -> Plan:
+    """Divide ``memory`` bytes.
+
+    Parameters
+    ----------
+    memory : int
+    sizes : Sizes
+    elements : sequence of int
+        Elements of each whole parameter known at the first update.
+    groups : int
+        Groups that are wanted.
+    coordinates : {"auto", "dense"}, int or None
+        "auto" is one group of 8 in 64, or fewer if that takes more than a quarter of the memory.
+
+    Raises
+    ------
+    ValueError
+        Not even one group finds room.
+    """
+    tracks = max(sizes.tracks, len(elements)) if sizes.tracks else 0
+    fixed = sizes.window * (4 * sizes.sketch + 5 * tracks) + 8 * sizes.sketch + _PER_ARRAY * len(elements)
+    cell, moments = _coordinates(memory, elements, coordinates)
+    left = memory - fixed - moments
+    plan = Plan(0, _BLOCKS[-1], cell)
+    for blocks in _BLOCKS:
+        most = left // _group_bytes(sizes, blocks)
+        plan = Plan(max(most, 0), blocks, cell)
+        if most >= groups or blocks == _BLOCKS[1]:
+            break
+    if plan.groups < 1:
+        least = fixed + moments + _group_bytes(sizes, _BLOCKS[1])
+        raise ValueError(
+            f"memory: expected at least {format_bytes(least)} for a window of {sizes.window} steps, "
+            f"a sketch of {sizes.sketch}, {tracks} tracks and coordinates={coordinates!r}, "
+            f"got {format_bytes(memory)}"
+        )
+    return plan
+
+
+def _group_bytes(sizes: Sizes, blocks: int) -> int:
+    bins: int = (2 * _TOUCHED + blocks * _PACKED) * (1 << sizes.bits) // 16
+    ring = min(sizes.window, GROUP_WINDOW) * (4 * min(FOLD, sizes.sketch) + 16)
+    return bins + 256 + ring + 4 * sizes.history
+
+
+def _coordinates(memory: int, elements: Sequence[int], coordinates: str | int | None) -> tuple[int, int]:
+    """Return the cell and the bytes that CoordinateMoments take."""
+    if coordinates is None:
+        return 0, 0
+    if coordinates != "auto":
+        cell = 1 if coordinates == "dense" else int(coordinates)
+        return cell, _moment_bytes(elements, cell)
+    cell = 64
+    while _moment_bytes(elements, cell) > memory // 4 and cell < 1 << 24:
+        cell *= 2
+    return cell, _moment_bytes(elements, cell)
+
+
+def _moment_bytes(elements: Sequence[int], cell: int) -> int:
+    return sum(-(-size // (8 * cell)) for size in elements) * COORDINATE_BYTES

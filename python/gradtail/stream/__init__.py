@@ -1,0 +1,7 @@
+"""GradientStream: the gradients of a training run, step after step, in bounded memory."""
+
+from gradtail.states.timeline import Block
+from gradtail.stream.state import NonFinite
+from gradtail.stream.stream import GradientStream
+
+__all__ = ["Block", "GradientStream", "NonFinite"]

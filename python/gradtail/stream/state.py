@@ -1,0 +1,213 @@
+"""What a stream holds, and what can be asked of it without a gradient buffer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gradtail.states.budget import FOLD, GROUP_WINDOW, Plan, Sizes, divide
+from gradtail.states.coordinate_moments import CoordinateStore
+from gradtail.states.groups import Groups, Rule
+from gradtail.states.ledger import Ledger
+from gradtail.states.record_log import RecordLog
+from gradtail.states.ring import SketchRing
+from gradtail.states.steps import StepSet
+from gradtail.states.table import SummaryTable
+from gradtail.states.timeline import Timeline
+from gradtail.states.track_ring import TrackRing
+from gradtail.stream.arrangement import Arrangement, Known
+from gradtail.stream.settings import Settings
+
+FloatArray = npt.NDArray[np.float64]
+
+_PAGE = 4096
+
+
+@dataclass(frozen=True)
+class NonFinite:
+    """Where the first NaN or infinity of a run appeared."""
+
+    step: int
+    name: str
+    index: int
+
+
+class State:
+    """The states of all groups and of everything together; empty until the first update.
+
+    Parameters
+    ----------
+    settings : Settings
+    rule : mapping or callable, optional
+        Which groups arrays belong to.
+    backend : module
+    """
+
+    def __init__(self, settings: Settings, rule: Rule | None, backend: ModuleType) -> None:
+        self.settings, self.backend = settings, backend
+        self.groups = Groups(rule)
+        self.plan: Plan | None = None
+        self.rows: dict[str, int] = {}  # of each group
+        self.declared: dict[str, int] = {}  # elements of the parameters that may come
+        self.elements: dict[str, int] = {}  # of each whole parameter that came
+        self.sizes: dict[str, int] = {}  # of each array, all its blocks seen here together
+        self.keys: dict[str, int] = {}
+        self.known: dict[str, list[Known]] = {}
+        self.ledger = Ledger()
+        self.counted = StepSet()
+        self.first_nonfinite: NonFinite | None = None
+        self.newest = SummaryTable.empty(0, settings.bits)
+        self.present = np.zeros(0, bool)  # groups that the newest step has
+        self.has_newest = False
+        self.timeline = Timeline(settings.bits, 32, backend)
+        self.log = RecordLog(settings.history)
+        self.sketch = np.zeros(settings.sketch)
+        self.row_sketches = np.zeros((0, min(FOLD, settings.sketch)))
+        window = settings.window if settings.sketch else 0
+        self.ring = SketchRing(window, 1, settings.sketch)
+        self.group_ring = SketchRing(min(window, GROUP_WINDOW), 0, min(FOLD, settings.sketch))
+        self.tracks = TrackRing(settings.window, settings.tracks, settings.seed)
+        self.coordinates = CoordinateStore()
+        self.arrangements: dict[tuple[str, ...], list[Arrangement]] = {}  # by names, the newest last
+        self.current: Arrangement | None = None
+
+    @property
+    def last_step(self) -> int | None:
+        """Number of the newest step."""
+        return self.counted.last
+
+    def declare(self, elements: Mapping[str, int]) -> None:
+        """Say which parameters may come; see :meth:`gradtail.GradientStream.declare`."""
+        if self.plan is not None:
+            raise RuntimeError("declare: expected a call before the first update, got one after it")
+        self._divide(elements)  # raises where memory is too small
+        self.declared = dict(elements)
+
+    def begin(self, elements: Mapping[str, int]) -> None:
+        """Settle how memory is divided, when the first arrays come."""
+        expected = {**self.declared, **elements}
+        self.plan = self._divide(expected)
+        self.groups.begin(list(expected), self.plan.groups)
+        self.timeline.most = self.plan.blocks
+        self.coordinates = CoordinateStore(self.plan.cell)
+        self.tracks.expect(sum(expected.values()))
+
+    def _divide(self, elements: Mapping[str, int]) -> Plan:
+        settings = self.settings
+        sizes = Sizes(settings.bits, settings.window, settings.sketch, settings.tracks, settings.history)
+        wanted = len(set(self.groups.preview(list(elements)).values()))
+        return divide(settings.memory, sizes, list(elements.values()), wanted, settings.coordinates)
+
+    def grow(self, rows: int) -> None:
+        """Make room for more groups."""
+        held = len(self.newest.records)
+        if rows == held:
+            return
+        newest = SummaryTable.empty(rows, self.settings.bits)
+        newest.records[:held], newest.counts[:held] = self.newest.records, self.newest.counts
+        row_sketches = np.zeros((rows, self.row_sketches.shape[1]))
+        row_sketches[:held] = self.row_sketches
+        self.group_ring.grow(rows)
+        self.timeline.grow(rows)
+        self.newest, self.row_sketches = newest, row_sketches
+        self.present = np.append(self.present, np.zeros(rows - held, bool))
+
+    def group_rows(self, group: str | None) -> list[int]:
+        """Return the rows of a group, of a prefix of several, or of all."""
+        if group is None:
+            return list(self.rows.values())
+        if group in self.rows:
+            return [self.rows[group]]
+        rows = [row for name, row in self.rows.items() if name.startswith(f"{group}.")]
+        if not rows:
+            within = self.groups.of.get(group)
+            if within is not None:
+                raise ValueError(
+                    f"group: expected one of stream.groups, got {group!r}, which is kept within {within!r}"
+                )
+            raise ValueError(f"group: expected an array name or a prefix of some, got {group!r}")
+        return rows
+
+    def norm(self) -> float:
+        """Euclidean norm of the newest step, finite values only."""
+        return joint_norm(self.newest.records)
+
+    def nonfinite(self) -> int:
+        """Non-finite values in the newest step."""
+        r = self.newest.records
+        return int(r["nan"].sum() + r["posinf"].sum() + r["neginf"].sum())
+
+    def group_norms(self) -> FloatArray:
+        """Norm of each group in the newest step; NaN if it is not there, inf if it is not finite."""
+        records = self.newest.records
+        norms = np.where(self.present, group_norms(records), np.nan)
+        norms[records["nan"] + records["posinf"] + records["neginf"] > 0] = np.inf
+        return norms
+
+    @property
+    def nbytes(self) -> int:
+        """Memory, in bytes; of bins, those that values reach."""
+        records = self.newest.records
+        used = np.maximum(records["high_bin"] - records["low_bin"] + 1, 0) * (records["high_bin"] >= 0)
+        bins = 2 * 2 * (8 * int(used.sum()) + 2 * _PAGE * len(records))  # two signs, two tables
+        rings = self.ring.nbytes + self.group_ring.nbytes + self.tracks.nbytes
+        sketches = self.sketch.nbytes + self.row_sketches.nbytes
+        return (
+            bins
+            + 2 * records.nbytes
+            + self.timeline.nbytes
+            + self.log.nbytes
+            + rings
+            + sketches
+            + (self.coordinates.nbytes)
+        )
+
+    def account(self) -> dict[str, Any]:
+        """Return the settings, and what memory allowed."""
+        account = self.settings.as_dict()
+        if self.plan is not None:
+            account["cell"] = self.plan.cell
+            account["most_groups"] = self.plan.groups
+            account["arrays"], account["groups"] = len(self.elements), len(self.rows)
+        return account
+
+    def cut(self, last: int) -> None:
+        """Forget everything after ``last``."""
+        if self.last_step is None or self.last_step <= last:
+            return
+        if self.has_newest:
+            self.backend.clear(self.newest)
+            self.sketch[...], self.row_sketches[...] = 0, 0
+            self.present[...], self.has_newest = False, False
+        self.timeline.cut(last)
+        self.log.cut(last)
+        self.ring.cut(last)
+        self.group_ring.cut(last)
+        self.tracks.cut(last)
+        self.coordinates.clear()
+        self.arrangements, self.current = {}, None  # they hold the memory of CoordinateMoments
+        self.ledger.cut(last)
+        self.counted = self.counted.cut(last)
+        if self.first_nonfinite is not None and self.first_nonfinite.step > last:
+            self.first_nonfinite = None
+
+
+def group_norms(records: npt.NDArray[np.void]) -> FloatArray:
+    """Norm of each row's finite values."""
+    exponent = np.frexp(records["max_abs"])[1]
+    return np.asarray(np.ldexp(np.sqrt(records["sum2"]), exponent))
+
+
+def joint_norm(records: npt.NDArray[np.void]) -> float:
+    """Norm of all rows together, without overflow on the way."""
+    if len(records) == 0:
+        return 0.0
+    exponents = np.frexp(records["max_abs"])[1]
+    top = int(np.frexp(records["max_abs"].max())[1])
+    total = float(np.sum(np.ldexp(records["sum2"], 2 * (exponents - top))))
+    return float(np.ldexp(np.sqrt(total), top))

@@ -1,0 +1,454 @@
+"""The stream itself: what happens at a step, and what can be read afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from types import ModuleType
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from gradtail import backends
+from gradtail.estimators.clip import ClipSuggestion, suggest_clip
+from gradtail.estimators.spectrum import CovarianceSpectrum, covariance_spectrum
+from gradtail.states.coordinate_moments import CoordinateMoments
+from gradtail.states.groups import Rule
+from gradtail.states.packed import table_summary
+from gradtail.states.record_log import RecordLog
+from gradtail.states.ring import Ring
+from gradtail.states.steps import StepSet
+from gradtail.states.summary import Summary
+from gradtail.states.timeline import Block
+from gradtail.states.track_ring import Tracks
+from gradtail.stream import merging, saved
+from gradtail.stream.arrangement import Places
+from gradtail.stream.observation import observe, sketch_of
+from gradtail.stream.settings import Settings
+from gradtail.stream.state import NonFinite, State
+
+
+class GradientStream:
+    """Statistics of many named arrays over the steps of a run, in one read of each and bounded memory.
+
+    Every array is a group of its own, unless ``groups`` says otherwise or memory is short; groups that
+    share a dotted prefix (a module) are joined when they are read. Kept are, for each group, the summary of
+    the newest step and of blocks of steps, a small ring of sketches and its norm at every step of a thinned
+    record; of everything together a ring of sketches, the values of some coordinates, and moments of others
+    over steps.
+
+    Parameters
+    ----------
+    bits : int, default 4
+        Mantissa bits of the histograms.
+    window : int, default 256
+        Newest steps whose sketches and tracks are kept; groups keep at most 64.
+    sketch : int, default 4096
+        Buckets of a sketch, a power of two from 128 to 65536; 0 for no sketches.
+    tracks : int, default 4096
+        Coordinates whose values are kept, over all arrays of the first step; 0 for none.
+    coordinates : {"auto", "dense"}, int or None
+        CoordinateMoments of one group of 8 elements in so many (a power of two), or of all ("dense"), or of
+        none. "auto" is 64, or more where that would take over a quarter of the memory.
+    groups : mapping of str to regular expression, or callable from str to str, optional
+        Group of an array: the first pattern found in its name, else "other".
+    seed : int, default 0
+        Of the hashes that sketches, tracks and coordinates follow from. Streams of one seed merge.
+    history : int, default 2048
+        Rows of scalars kept at most; the record thins out when they are full.
+    memory : str or int, default "64MiB"
+        What all of this may take. Where arrays are many, modules share a group.
+    backend : {None, "native", "numpy"}
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument that is none of these. At the first update: memory that is too small.
+
+    Notes
+    -----
+    An update takes time linear in the number of elements. Memory (:attr:`nbytes`) does not depend on the
+    number of steps, and on array sizes only as far as ``coordinates="dense"`` asks for it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> stream = GradientStream()
+    >>> for step in range(3):
+    ...     stream.update({"a.w": np.full(4, 2.0 + step), "a.b": np.zeros(2)})
+    >>> stream.summary("a").count, stream.summary("a.w", "newest").norm
+    (18, 8.0)
+    >>> stream.coordinates("a.w").mean
+    array([3., 3., 3., 3.])
+    """
+
+    def __init__(
+        self,
+        *,
+        bits: int = 4,
+        window: int = 256,
+        sketch: int = 4096,
+        tracks: int = 4096,
+        coordinates: Literal["auto", "dense"] | int | None = "auto",
+        groups: Rule | None = None,
+        seed: int = 0,
+        history: int = 2048,
+        memory: str | int = "64MiB",
+        backend: str | None = None,
+    ) -> None:
+        self._backend: ModuleType = backends.resolve(backend)
+        settings = Settings.checked(
+            bits=bits, window=window, sketch=sketch, tracks=tracks,
+            coordinates=coordinates, seed=seed, history=history, memory=memory,
+        )  # fmt: skip
+        self._state = State(settings, groups, self._backend)
+
+    def declare(self, sizes: Mapping[str, int]) -> None:
+        """Say which arrays may come, so that memory and tracks are shared out among all of them.
+
+        Without it, those of the first update are taken for all. Arrays that come later than that find
+        what room is left.
+
+        Parameters
+        ----------
+        sizes : mapping of str to int
+            Elements of each whole parameter.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Not such a mapping; memory that is too small.
+        RuntimeError
+            Something has been observed before.
+        """
+        if not isinstance(sizes, Mapping):
+            raise TypeError(f"sizes: expected a mapping of names to ints, got {type(sizes).__name__}")
+        for name, size in sizes.items():
+            if not isinstance(name, str) or isinstance(size, bool) or not isinstance(size, (int, np.integer)):
+                raise TypeError(f"sizes: expected a mapping of names to ints, got {name!r}: {size!r}")
+            if size < 0:
+                raise ValueError(f"sizes[{name!r}]: expected an int of at least 0, got {size}")
+        self._state.declare({name: int(size) for name, size in sizes.items()})
+
+    def update(
+        self,
+        arrays: Mapping[str, Any] | Sequence[Any],
+        step: int | None = None,
+        places: Places | None = None,
+    ) -> None:
+        """Observe arrays of one step.
+
+        Parameters
+        ----------
+        arrays : mapping of str to array, or sequence of arrays
+            What was observed; a name that is missing was not observed. A sequence is named
+            "0", "1", ... in order.
+        step : int, optional
+            Number of the step: the newest one again, if what comes has not been counted in it, or a larger
+            one. Default: one more.
+        places : mapping of str to (full_shape, offset), optional
+            Which block of its parameter an array is; without one it is all of it.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An array that :func:`gradtail.summarize` refuses, one whose size or memory layout is not that of
+            the first time, a place that does not fit, a step that does not follow, or values that have
+            been counted in this step. The stream is left as it was.
+        """
+        observe(self._state, _named(arrays), step, places)
+
+    def sketch(
+        self, arrays: Mapping[str, Any] | Sequence[Any], places: Places | None = None
+    ) -> npt.NDArray[np.float64]:
+        """Return the sketch of arrays, which are counted nowhere.
+
+        The sketch is linear: that of a difference is the difference of sketches.
+
+        Returns
+        -------
+        ndarray of float64, shape (sketch,)
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`update`; also where the stream keeps no sketches.
+        """
+        return sketch_of(self._state, _named(arrays), places)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the stream was asked to keep, and, after the first update, what memory allowed."""
+        return self._state.account()
+
+    @property
+    def bits(self) -> int:
+        """Mantissa bits of the histograms."""
+        return self._state.settings.bits
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend that does the pass."""
+        return str(self._backend.name)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of arrays seen so far, in the order in which they came."""
+        return list(self._state.elements)
+
+    @property
+    def groups(self) -> list[str]:
+        """Names of groups, in the order in which they came: the columns of :attr:`history`."""
+        return list(self._state.rows)
+
+    def group_of(self, name: str) -> str:
+        """Return the group of an array; ValueError if none of that name was seen."""
+        if name not in self._state.groups.of:
+            raise ValueError(f"name: expected that of an array seen before, got {name!r}")
+        return self._state.groups.of[name]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Elements of each array that were seen here: of a shard, those of the shard."""
+        return dict(self._state.sizes)
+
+    @property
+    def observed(self) -> dict[str, int]:
+        """Steps in which each array was there."""
+        return self._state.ledger.observed(self.names)
+
+    @property
+    def counted(self) -> StepSet:
+        """The steps observed."""
+        return self._state.counted.copy()
+
+    @property
+    def steps(self) -> int:
+        """Steps observed."""
+        return len(self._state.counted)
+
+    @property
+    def last_step(self) -> int | None:
+        """Number of the newest step; None before the first."""
+        return self._state.last_step
+
+    @property
+    def first_nonfinite(self) -> NonFinite | None:
+        """Where the first NaN or infinity appeared; None if there was none."""
+        return self._state.first_nonfinite
+
+    @property
+    def history(self) -> RecordLog:
+        """One row of scalars a step: norms of every group and of the whole, non-finite values."""
+        return self._state.log
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the states, in bytes."""
+        return self._state.nbytes
+
+    def norm(self) -> float:
+        """Euclidean norm of the newest step, finite values only."""
+        return self._state.norm()
+
+    def nonfinite(self) -> int:
+        """Non-finite values in the newest step."""
+        return self._state.nonfinite()
+
+    def summary(self, group: str | None = None, steps: Literal["all", "newest"] = "all") -> Summary:
+        """Join the summaries of a group.
+
+        Parameters
+        ----------
+        group : str, optional
+            A group, or a dotted prefix of several; None is everything.
+        steps : {"all", "newest"}
+            Over all steps, or the newest alone. In "all", values of different steps are different
+            values: count is the sum over steps.
+
+        Raises
+        ------
+        ValueError
+            No such group.
+        """
+        rows = self._state.group_rows(group)
+        newest = table_summary(self._state.newest, rows, backend=self.backend)
+        if steps == "newest":
+            return newest
+        if steps != "all":
+            raise ValueError(f"steps: expected 'all' or 'newest', got {steps!r}")
+        for part in self._state.timeline.summaries(rows):
+            newest = newest.merge(part)
+        return newest
+
+    def blocks(self, group: str | None = None) -> list[Block]:
+        """Return the time line of a group: its summaries over consecutive runs of steps.
+
+        Every block but the last covers the same number of steps, unless streams were merged.
+        """
+        state = self._state
+        rows = state.group_rows(group)
+        blocks = state.timeline.blocks(rows, state.counted)
+        if state.last_step is None or not state.has_newest:
+            return blocks
+        newest = Block(state.last_step, state.last_step, 1, self.summary(group, "newest"))
+        if state.timeline.is_open:
+            last = blocks.pop()
+            joined = last.summary.merge(newest.summary)
+            newest = Block(last.first_step, newest.last_step, last.steps + 1, joined)
+        return [*blocks, newest]
+
+    def ring(self, group: str | None = None) -> Ring:
+        """Return the sketches of the newest steps.
+
+        Parameters
+        ----------
+        group : str, optional
+            A group, or a dotted prefix of several: sketches of 128 buckets over at most 64 steps. None is
+            everything: sketches of all buckets over the whole window.
+
+        Raises
+        ------
+        ValueError
+            No such group.
+        """
+        if group is None:
+            return self._state.ring.ring([0])
+        return self._state.group_ring.ring(self._state.group_rows(group))
+
+    def tracks(self, names: Sequence[str] | None = None) -> Tracks:
+        """Return the values of the tracked coordinates over the newest steps.
+
+        Parameters
+        ----------
+        names : sequence of str, optional
+            Of arrays; None is all of them.
+
+        Raises
+        ------
+        ValueError
+            A name that was not seen.
+        """
+        for name in names or ():
+            self.group_of(name)
+        return self._state.tracks.tracks(names)
+
+    def coordinates(self, name: str) -> CoordinateMoments:
+        """Return moments over steps of the coordinates of one array that are followed.
+
+        Raises
+        ------
+        ValueError
+            No array of that name was seen.
+        """
+        self.group_of(name)
+        return self._state.coordinates.moments(name)
+
+    def spectrum(
+        self, group: str | None = None, *, centred: bool = True, top: int | None = None
+    ) -> CovarianceSpectrum:
+        """Estimate the spectrum of the covariance of the gradient over the steps of the window.
+
+        See :func:`gradtail.spectrum.covariance_spectrum`, which is given :meth:`ring`.
+        """
+        ring = self.ring(group)
+        return covariance_spectrum(ring.vectors, ring.norms, centred=centred, top=top)
+
+    def suggest_clip(self, rate: float | None = None, **settings: Any) -> ClipSuggestion:
+        """Suggest a clip threshold from the recorded norms.
+
+        See :func:`gradtail.suggest_clip`, which is given the norms of :attr:`history`.
+        """
+        if rate is not None:
+            settings["rate"] = rate
+        return suggest_clip(self.history.norm, steps=self.history.steps, **settings)
+
+    def merge(self, other: GradientStream) -> GradientStream:
+        """Return what both streams have seen; neither is changed.
+
+        Equal steps add, as shards of one gradient do; other steps are united, and of rings the newest stay.
+
+        Parameters
+        ----------
+        other : GradientStream
+            Of the same bits, sketch, seed, cells of coordinates, and groups for the names in common.
+
+        Raises
+        ------
+        TypeError
+            Not a stream.
+        ValueError
+            Settings that do not agree, or values that both have counted.
+        """
+        if not isinstance(other, GradientStream):
+            raise TypeError(f"other: expected a GradientStream, got {type(other).__name__}")
+        return self._wrap(merging.merge(self._state, other._state))
+
+    def rollback(self, step: int) -> int | None:
+        """Forget everything after ``step``: the run goes on from there.
+
+        A block of steps that reaches beyond ``step`` cannot be divided and is lost as a whole to summaries
+        over all steps; so are CoordinateMoments, which start anew. A state saved at that step loses nothing.
+
+        Returns
+        -------
+        int or None
+            The newest step that is left.
+        """
+        if isinstance(step, bool) or not isinstance(step, (int, np.integer)):
+            raise TypeError(f"step: expected an int, got {step!r}")
+        self._state.cut(int(step))
+        return self.last_step
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything, as numbers, text and NumPy arrays (``numpy.savez`` takes it; no pickle).
+
+        A callable that assigns groups is not part of it: the groups it has assigned are.
+        """
+        return saved.state_dict(self._state)
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Any], *, backend: str | None = None) -> GradientStream:
+        """Rebuild a stream, which can be read, merged and go on.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Not such a state, one of another schema, or numbers that do not fit together.
+        """
+        module = backends.resolve(backend)
+        new = cls.__new__(cls)
+        new._backend, new._state = module, saved.from_state_dict(state, module)
+        return new
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the state to a file (NumPy's npz, without pickle)."""
+        with open(path, "wb") as file:
+            np.savez(file, **self.state_dict())
+
+    @classmethod
+    def load(cls, path: str | PathLike[str], *, backend: str | None = None) -> GradientStream:
+        """Read a stream that :meth:`save` wrote.
+
+        Raises
+        ------
+        OSError, ValueError
+            No such file, or not such a state.
+        """
+        with np.load(path, allow_pickle=False) as file:
+            return cls.from_state_dict(dict(file), backend=backend)
+
+    def _wrap(self, state: State) -> GradientStream:
+        new = type(self).__new__(type(self))
+        new._backend, new._state = self._backend, state
+        return new
+
+
+def _named(arrays: object) -> Mapping[str, Any]:
+    """Return a mapping as it is, and a sequence with its indices as names."""
+    if isinstance(arrays, Mapping):
+        return arrays
+    if isinstance(arrays, (list, tuple)):
+        return {str(i): array for i, array in enumerate(arrays)}
+    raise TypeError(f"arrays: expected a mapping or list of arrays, got {type(arrays).__name__}")
