@@ -24,6 +24,12 @@ def small_model() -> nn.Module:
         ({"every": 1.5}, TypeError, "every: expected a positive int, got 1.5"),
         ({"on_error": "ignore"}, ValueError, "on_error: expected 'disable' or 'raise', got 'ignore'"),
         ({"optimizer": 3}, TypeError, "optimizer: expected a torch.optim.Optimizer, got int"),
+        ({"optimizer": [3]}, TypeError, "optimizer: expected torch.optim.Optimizers, got int"),
+        ({"when": "later"}, ValueError, "when: expected 'call' or 'optimizer', got 'later'"),
+        ({"when": "optimizer"}, ValueError, "when: expected an optimizer to be given .*, got none"),
+        ({"memory": "lots"}, ValueError, "memory: expected"),
+        ({"groups": {"a": "("}}, ValueError, r"groups\['a'\]: expected a regular expression"),
+        ({"window": -1}, ValueError, "window: expected an int of at least 0, got -1"),
         ({"bits": 11}, ValueError, "bits: expected an int from 0 to 10, got 11"),
     ],
 )
@@ -43,3 +49,23 @@ def test_torch_max_norm_is_checked() -> None:
         monitor.grad_norm()
     with pytest.raises(TypeError, match=r"model: expected a torch.nn.Module, got list"):
         Monitor([])
+
+
+def test_torch_shards_that_do_not_say_where_they_lie_are_refused() -> None:
+    class FullyShardedDataParallel(nn.Module):  # the wrapper of FSDP1, by name
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = small_model()
+
+    with pytest.raises(TypeError, match=r"model: expected plain or DTensor parameters"):
+        Monitor(FullyShardedDataParallel())
+
+
+def test_torch_hooks_and_states_are_checked() -> None:
+    monitor = Monitor(small_model())
+    with pytest.raises(TypeError, match=r"optimizer: expected a torch.optim.Optimizer, got str"):
+        monitor.attach("adam")
+    with pytest.raises(TypeError, match="state: expected the state_dict of a Monitor, got list"):
+        monitor.load_state_dict([])
+    with pytest.raises(TypeError, match="step: expected an int, got 'two'"):
+        monitor.rollback("two")

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import math
-import os
-import warnings
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from gradtail.states.summary import Summary
-from gradtail.stream import GradientStream
-from gradtail.torch.overhead import Overhead, Stopwatch
+from gradtail.torch.arguments import Optimizers, as_optimizers, check_every, check_max_norm, check_step
+from gradtail.torch.attach import Attachment
+from gradtail.torch.clip import Clip
+from gradtail.torch.fold import Fold
+from gradtail.torch.guard import Guard, OnError
+from gradtail.torch.observer import Observer
+from gradtail.torch.overhead import Stopwatch
+from gradtail.torch.packing import pack, unpack
+from gradtail.torch.parameters import Filter, Named, watched_parameters
+from gradtail.torch.readings import Readings
+from gradtail.torch.scaling import Scaling, unscale_within
 from gradtail.torch.turn import Turn
 
-if TYPE_CHECKING:
-    from gradtail.report import Report
-
-T = TypeVar("T")
-OnError = Literal["disable", "raise"]
+STATE_VERSION = 1
 
 
-class Monitor:
+class Monitor(Readings):
     """Statistics of every parameter's gradient, once per optimizer step.
 
     Call :meth:`step`, or :meth:`clip_` where gradients are clipped, once between ``backward`` and
@@ -33,19 +35,28 @@ class Monitor:
     ----------
     model : nn.Module
         Parameters are watched whenever they have a gradient, under their qualified names; tied
-        ones count once. Nothing is attached to the model.
-    optimizer : torch.optim.Optimizer, optional
-        Tells steps apart, so that a second call in one step can be refused; needed only if it
-        does not hold the parameters of the model (master copies). Without it, any torch
-        optimizer that steps one of the parameters ends a step.
+        ones count once. Nothing is attached to the model. Shard it (``fully_shard``) before.
+    optimizer : Optimizer or sequence of Optimizer, optional
+        Tells steps apart, so that a second call in one step can be refused; needed for ``when="optimizer"``
+        and ``scaler``, or if it does not hold the parameters of the model (master copies). Without it, any
+        torch optimizer that steps one of the parameters ends a step.
     every : int, default 1
-        Observe one step of so many. ``clip_`` clips every step all the same.
-    bits : int, default 4
-        Mantissa bits of the histograms.
+        Observe the steps whose number is a multiple. ``clip_`` clips every step all the same.
+    when : {"call", "optimizer"}
+        "optimizer" observes from a hook before each step of ``optimizer``, for loops that do not
+        clip (the hook would see clipped gradients).
+    params : str, pattern, callable, or iterable of names or parameters, optional
+        Parameters to watch: a regular expression searched for in the name, ``f(name, p)``, or a list.
+    scaler : torch.amp.GradScaler, optional
+        Of the loop. Gradients are unscaled before they are observed, by ``scaler.unscale_`` unless the
+        loop has called it already; ``scaler.step`` then leaves its own pass out. An overflow is no
+        observed step, and is listed in :attr:`skipped`.
     on_error : {"disable", "raise"}
         What an error inside the monitor does: by default it warns once and switches the monitor
         off; training goes on, and ``clip_`` still clips.
-    backend : {None, "native", "numpy"}
+    **options
+        Of :class:`gradtail.GradientStream`: bits, window, sketch, tracks, coordinates, groups, seed,
+        history, memory, backend.
 
     Attributes
     ----------
@@ -58,6 +69,13 @@ class Monitor:
     -----
     The pass costs time linear in the number of gradient elements and makes one read of them. A
     gradient that is None was not observed: it counts neither as zero nor as absent.
+
+    Gradients that are DTensors are read where they lie: each rank observes its blocks, ``step`` makes no
+    communication, and merging the streams of all ranks gives those of the whole. A joint norm is a sum
+    over ranks: :meth:`clip_`, and the first look at :meth:`grad_norm` or :attr:`found_inf` after ``step``,
+    are then collective operations that every rank must make.
+
+    A copied or unpickled monitor knows what the first one knew, and has no optimizer, scaler and hooks.
 
     Examples
     --------
@@ -74,59 +92,88 @@ class Monitor:
     def __init__(
         self,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer | None = None,
+        optimizer: Optimizers | None = None,
         *,
         every: int = 1,
-        bits: int = 4,
+        when: Literal["call", "optimizer"] = "call",
+        params: Filter | None = None,
+        scaler: Any = None,
         on_error: OnError = "disable",
-        backend: str | None = None,
+        **options: Any,
     ) -> None:
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
-        if isinstance(every, bool) or not isinstance(every, int):
-            raise TypeError(f"every: expected a positive int, got {every!r}")
-        if every < 1:
-            raise ValueError(f"every: expected a positive int, got {every}")
-        if on_error not in ("disable", "raise"):
-            raise ValueError(f"on_error: expected 'disable' or 'raise', got {on_error!r}")
-        self.stream = GradientStream(bits=bits, backend=backend)
-        self.enabled = os.environ.get("GRADTAIL") != "0"
-        self._parameters = named_parameters(model)
-        self._trained = {name for name, p in self._parameters if p.requires_grad}
-        self._every = every
-        self._on_error = on_error
-        self._calls = 0
-        self._norm: Tensor | None = None
-        self._loss: list[tuple[int, Any]] = []
-        self._clipped = 0
-        self._bad_loss = False
-        self._off: str | None = None
-        self._clip_calls = 0
-        self._skipped_nonfinite = 0
-        self._stopwatch = Stopwatch()
-        self._turn = Turn([p for _, p in self._parameters], optimizer)
+        check_every(every)
+        if when not in ("call", "optimizer"):
+            raise ValueError(f"when: expected 'call' or 'optimizer', got {when!r}")
+        optimizers = as_optimizers(optimizer)
+        if when == "optimizer" and not optimizers:
+            raise ValueError("when: expected an optimizer to be given with 'optimizer', got none")
+        scaling = None if scaler is None else Scaling(scaler, optimizers)
+        self._build(watched_parameters(model, params), every, on_error, options, optimizers, scaling)
+        if when == "optimizer":
+            for one in optimizers:
+                self.attach(one)
 
-    def step(self, loss: Tensor | float | None = None) -> None:
+    def _build(
+        self,
+        parameters: list[Named],
+        every: int,
+        on_error: OnError,
+        options: Mapping[str, Any],
+        optimizers: Sequence[Optimizer] = (),
+        scaling: Scaling | None = None,
+    ) -> None:
+        self._guard = Guard(on_error)
+        self._options = dict(options)
+        self._observer = Observer(parameters, every, options)
+        if self._guard.enabled:
+            self._observer.declare()
+        tensors = [p for _, p in parameters]
+        self._fold = Fold(tensors)
+        self._clip = Clip(self._observer.gradients, self._fold)
+        self._turn = Turn(tensors, optimizers)
+        self._scaling = scaling
+        self._stopwatch = Stopwatch()
+        self._attached: list[Attachment] = []
+        self._stepped: set[int] = set()  # optimizers whose hook has run in the newest step
+        self._norm: Tensor | None = None
+        self._in_backward = False
+
+    def step(self, loss: Tensor | float | None = None, *, step: int | None = None) -> None:
         """Observe the gradients as they are.
 
         Parameters
         ----------
         loss : float or 0-dim tensor, optional
             For the time line of the report.
+        step : int, optional
+            Number of the step, above the one before; default: one more.
 
         Raises
         ------
         RuntimeError
             Second call for the same gradients.
         """
+        check_step(step)
+        self._fold.release()
+        self._norm = None
         if not self.enabled:
             return
-        self._turn.take("step")
-        with self._stopwatch:
-            self._guarded(lambda: self._observe(loss), None)
+        closing = bool(self._observer.inside)
+        if not closing:
+            self._turn.take("step")
+        self._observe(lambda: self._observer.observe("after backward", loss, step, overflow=self._unscale()))
+        if closing or self._scaling is not None:  # which has written to the gradients
+            self._turn.seen()
 
     @torch.no_grad()
-    def clip_(self, max_norm: float, loss: Tensor | float | None = None) -> Tensor:
+    def clip_(
+        self,
+        max_norm: float,
+        loss: Tensor | float | None = None,
+        into: Optimizer | None = None,
+        *,
+        step: int | None = None,
+    ) -> Tensor:
         """Observe the gradients, then scale them so that their joint norm is at most ``max_norm``.
 
         Stands in for :func:`torch.nn.utils.clip_grad_norm_` without its pass for the norm.
@@ -139,210 +186,199 @@ class Monitor:
             Positive.
         loss : float or 0-dim tensor, optional
             For the time line of the report.
+        into : Optimizer, optional
+            A fused optimizer of the watched parameters, to which the factor is handed: it scales the
+            gradients as it reads them, which spares their read and write here, and leaves out its
+            step if the norm is not finite (:attr:`skipped`).
+        step : int, optional
+            Number of the step, above the one before; default: one more.
 
         Returns
         -------
         Tensor
-            Norm before clipping, 0-dim, float64; of all parameters together.
+            Norm before clipping, 0-dim, float64; of all parameters together, on all ranks.
+
+        Raises
+        ------
+        TypeError, ValueError
+            ``max_norm`` is not a positive number, or ``into`` does not read ``grad_scale``, or holds
+            other parameters.
+        RuntimeError
+            Second call for the same gradients, or gradients that :meth:`observe` has seen in backward.
+        """
+        bound = check_max_norm(max_norm)
+        check_step(step)
+        if self._in_backward:
+            raise RuntimeError(
+                "clip_: expected gradients that are all there at once, got some observed in backward, which "
+                "an optimizer may have used already; call step() to close the step"
+            )
+        self._fold.release()
+        if into is not None:
+            self._fold.check(into)
+        if self.enabled:
+            self._turn.take("clip_")
+        overflow, observed, observer = self._unscale(), False, self._observer
+        if self.enabled:
+            observed = self._observe(
+                lambda: observer.observe("before clipping", loss, step, overflow=overflow)
+            )
+        self._norm = self._joint_norm(observer.known if observed else None)
+        number = observer.last or 0
+        finite = self._clip.apply(number, float(self._norm), bound, into)
+        if not finite and into is not None and overflow is None and self.enabled:
+            self._guard.run(lambda: observer.skip(number, "found_inf"), None, number)
+        self._turn.seen()
+        return self._norm
+
+    def observe(self, p: nn.Parameter, *, step: int | None = None) -> None:
+        """Observe the gradient of one parameter, where the optimizer runs within ``backward``.
+
+        For hooks of :meth:`torch.Tensor.register_post_accumulate_grad_hook`: call it before the
+        optimizer that sets the gradient to None, and :meth:`step` after ``backward``.
 
         Raises
         ------
         ValueError
-            ``max_norm`` is not a positive number.
-        RuntimeError
-            Second call for the same gradients.
+            Not a watched parameter.
         """
-        if not isinstance(max_norm, (int, float)) or isinstance(max_norm, bool):
-            raise TypeError(f"max_norm: expected a positive number, got {max_norm!r}")
-        if not max_norm > 0:
-            raise ValueError(f"max_norm: expected a positive number, got {max_norm}")
+        if id(p) not in self._observer.ids:
+            raise ValueError("p: expected a watched parameter of the model, got another tensor")
+        check_step(step)
+        self._in_backward = True
         if self.enabled:
-            self._turn.take("clip_")
-            with self._stopwatch:
-                observed = self._guarded(lambda: self._observe(loss), False)
-        else:
-            observed = False
-        if not observed:
-            self._norm = self._plain_norm()
-        assert self._norm is not None
-        self._scale(self._norm, float(max_norm))
-        self._turn.clipped()
-        return self._norm
+            with self._stopwatch.part():
+                self._guard.run(lambda: self._observer.observe_one(p, step), None, self._observer.next)
 
-    def grad_norm(self) -> Tensor:
-        """Return the joint norm of the gradients at the last call, before any clipping.
+    def micro_step(self, *, step: int | None = None) -> None:
+        """Note what a micro-batch has added to the gradients; call it after the ``backward`` of each.
 
-        Returns
-        -------
-        Tensor
-            0-dim, float64: NaN or infinite if any value was.
-
-        Raises
-        ------
-        RuntimeError
-            Nothing has been observed yet.
-
-        Notes
-        -----
-        Of a monitor that is switched off, and of a step that :meth:`step` left out, it is the norm
-        of the gradients as they are now, which takes a pass of its own.
-        """
-        if self._norm is not None:
-            return self._norm
-        if self.enabled and not self._calls:
-            raise RuntimeError("grad_norm: expected a call of step or clip_ before, got none yet")
-        return self._plain_norm()
-
-    def summary(self, group: str | None = None, steps: Literal["all", "newest"] = "all") -> Summary:
-        """Return the summary of a parameter, a module (any dotted prefix), or everything.
-
-        See :meth:`gradtail.GradientStream.summary`.
-        """
-        return self.stream.summary(group, steps)
-
-    @property
-    def unobserved(self) -> dict[str, int]:
-        """Observed steps in which a trained parameter had no gradient, for those with any."""
-        steps, observed = self.stream.steps, self.stream.observed
-        watched = [name for name, _ in self._parameters if name in self._trained or name in observed]
-        missing = {name: steps - observed.get(name, 0) for name in watched}
-        return {name: count for name, count in missing.items() if count}
-
-    @property
-    def overhead(self) -> Overhead:
-        """What the monitor has cost so far, as a share of the time between its calls."""
-        return self._stopwatch.overhead()
-
-    @property
-    def losses(self) -> tuple[list[int], list[float]]:
-        """Steps and the losses given with them."""
-        return [step for step, _ in self._loss], [float(value) for _, value in self._loss]
-
-    def report(self, *, title: str = "gradtail report", settings: Mapping[str, Any] | None = None) -> Report:
-        """Draw up what is known: per-layer table, tails, histograms and time lines.
+        Costs a pass over the gradients. :attr:`micro` has the squared norms of the increments and of
+        their sum, which gradient-noise estimates are made of.
 
         Parameters
         ----------
-        title : str
-        settings : mapping, optional
-            Settings of the run, to be printed with the report.
+        step : int, optional
+            Number of the step that will be given, if any.
+        """
+        check_step(step)
+        if not self.enabled:
+            return
+
+        def action() -> None:
+            scale = 1.0 if self._scaling is None else self._scaling.scale
+            self._observer.sketch_micro(scale, step)
+
+        with self._stopwatch.part():
+            self._guard.run(action, None, self._observer.next)
+
+    def attach(self, optimizer: Optimizer) -> Monitor:
+        """Observe before each step of an optimizer from now on; doing so twice changes nothing.
 
         Returns
         -------
-        gradtail.report.Report
+        Monitor
+            Itself: as a context manager it detaches at the end.
         """
-        from gradtail.report import Report
+        if not any(a.optimizer() is optimizer for a in self._attached):
+            self._attached.append(Attachment(optimizer, self._observer.ids, self._before_step))
+        return self
 
-        own = {
-            "every": self._every,
-            "bits": self.stream.bits,
-            "parameters": len(self._parameters),
-            "clip_calls": self._clip_calls,
-            "clipped": self._clipped,
-            "left_unclipped_nonfinite": self._skipped_nonfinite,
-        }
-        steps = self.stream.steps
-        notes = [] if self._off is None else [self._off]
-        if self._calls and not steps:
-            notes.append("no call found a gradient: call between backward() and zero_grad()")
-        notes += [f"{name}: no gradient in {n} of {steps} steps" for name, n in self.unobserved.items()]
-        return Report.from_stream(
-            self.stream,
-            loss=self.losses if self._loss else None,
-            overhead=self.overhead.as_dict(),
-            settings={**own, **(settings or {})},
-            title=title,
-            notes=notes,
-        )
+    def detach(self) -> None:
+        """Take off all hooks; what was observed stays, and so does a factor handed to an optimizer."""
+        for attached in self._attached:
+            attached.remove()
+        self._attached.clear()
 
-    def _observe(self, loss: Tensor | float | None) -> bool:
-        """Make the pass, if it is this step's turn; False if not."""
-        step = self._calls
-        self._calls += 1
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.detach()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was observed, for a checkpoint: tensors, numbers, strings, lists and dicts.
+
+        ``torch.load(weights_only=True)`` reads it back.
+        """
+        state = {"version": STATE_VERSION, **self._observer.state_dict(), "clip": self._clip.state_dict()}
+        return dict(pack(state))
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where the monitor that gave ``state`` was, with the settings of its stream.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Not such a state. The monitor is left as it was.
+        """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state: expected the state_dict of a Monitor, got {type(state).__name__}")
+        if state.get("version") != STATE_VERSION:
+            raise ValueError(f"state: expected version {STATE_VERSION}, got {state.get('version')!r}")
+        if missing := {*self._observer.parts, "clip"} - state.keys():
+            raise ValueError(f"state: expected the part {min(missing)!r}, got none of that name")
+        plain = unpack(state)
+        clip = Clip(self._observer.gradients, self._fold)
+        clip.load_state_dict(plain["clip"])
+        self._observer.load_state_dict(plain)
+        self._clip = clip
         self._norm = None
-        if step % self._every:
-            return False
-        grads = {name: grad for name, p in self._parameters if (grad := p.grad) is not None}
-        if grads:
-            self.stream.update(grads, step)
-        norm = self.stream.norm() if grads else 0.0
-        if grads and self.stream.nonfinite():
-            newest = self.stream.summary(steps="newest")
-            norm = math.nan if newest.nan else math.inf
-        self._norm = torch.tensor(norm, dtype=torch.float64)
-        if loss is not None:
-            self._note_loss(step, loss)
-        return True
 
-    def _note_loss(self, step: int, loss: Tensor | float) -> None:
-        if not (isinstance(loss, (int, float)) or (isinstance(loss, Tensor) and loss.numel() == 1)):
-            if not self._bad_loss:
-                self._bad_loss = True
-                what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
-                warnings.warn(
-                    f"gradtail: loss: expected a number or a tensor of one, got {what}; it is left out",
-                    RuntimeWarning,
-                    stacklevel=5,
-                )
+    def rollback(self, step: int) -> int | None:
+        """Forget what came after ``step``: training goes on from an earlier checkpoint.
+
+        Returns
+        -------
+        int or None
+            Newest step that is kept; it may be earlier than ``step``, for steps are kept in blocks.
+        """
+        check_step(step)
+        kept = self._observer.rollback(step)
+        self._clip.cut(step)
+        self._norm = None
+        self._stepped.clear()
+        return kept
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "parameters": self._observer.parameters,
+            "every": self._observer.every,
+            "on_error": self._guard.on_error,
+            # groups that a callable assigned are part of the state, and a callable may not pickle
+            "options": {key: value for key, value in self._options.items() if not callable(value)},
+            "state": self.state_dict(),
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._build(state["parameters"], state["every"], state["on_error"], state["options"])
+        self.load_state_dict(state["state"])
+
+    def _before_step(self, optimizer: Optimizer) -> None:
+        """Observe what an optimizer is about to use; runs in its hook."""
+        if not self.enabled or self._turn.is_taken():
             return
-        # A loss on a GPU is kept as it is, and read when the report asks: reading it now would wait.
-        if isinstance(loss, Tensor):
-            loss = loss.detach()
-            loss = float(loss) if loss.device.type == "cpu" else loss
-        self._loss.append((step, loss))
-        if len(self._loss) > 2 * 2048:
-            del self._loss[1::2]
+        again = bool(self._stepped) and id(optimizer) not in self._stepped
+        if not again:
+            self._stepped.clear()
+        self._stepped.add(id(optimizer))
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
 
-    @torch.no_grad()
-    def _plain_norm(self) -> Tensor:
-        """Take the norm as the pass would: in float64, whatever the dtypes and devices."""
-        grads = [p.grad for _, p in self._parameters if p.grad is not None]
-        squares = [torch.linalg.vector_norm(g, dtype=torch.float64).square().cpu() for g in grads]
-        return torch.stack(squares).sum().sqrt() if squares else torch.tensor(0.0, dtype=torch.float64)
-
-    def _scale(self, norm: Tensor, max_norm: float) -> None:
-        self._clip_calls += 1
-        value = float(norm)
-        if not math.isfinite(value):
-            self._skipped_nonfinite += 1
-            return
-        factor = max_norm / (value + 1e-6)  # as torch does
-        if factor < 1:
-            self._clipped += 1
-            torch._foreach_mul_([p.grad for _, p in self._parameters if p.grad is not None], factor)
-
-    def _guarded(self, action: Callable[[], T], otherwise: T) -> T:
-        """Run ``action``; an error in it must not stop training."""
-        try:
-            return action()
-        except Exception as error:
-            if self._on_error == "raise":
-                raise
-            self.enabled = False
-            self._off = f"monitoring is off from step {self._calls - 1} on: {type(error).__name__}: {error}"
-            warnings.warn(
-                f"gradtail: {self._off}; training is not affected",
-                RuntimeWarning,
-                stacklevel=4,
+        def action() -> bool:
+            overflow = unscale_within(self._scaling, optimizer)
+            only = lambda _, p: id(p) in held
+            return self._observer.observe(
+                "before optimizer step", None, None, only=only, overflow=overflow, again=again
             )
-            return otherwise
 
+        self._observe(action)
 
-def named_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """Return the parameters, each once, under the names of the bare model."""
-    return [(bare_name(name), p) for name, p in _unwrapped(model).named_parameters()]
+    def _observe(self, action: Callable[[], bool]) -> bool:
+        """Make an observation on the clock and under guard; False if no pass was made."""
+        self._norm = None
+        with self._stopwatch:
+            return self._guard.run(action, False, self._observer.next)
 
-
-def bare_name(name: str) -> str:
-    """Remove what ``torch.compile`` adds to qualified names."""
-    return ".".join(part for part in name.split(".") if part != "_orig_mod")
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    """Take off what data parallelism and ``torch.compile`` wrap around a model, in any order."""
-    while True:
-        parallel = type(model).__name__ in ("DistributedDataParallel", "DataParallel")
-        inner = getattr(model, "module", None) if parallel else getattr(model, "_orig_mod", None)
-        if not isinstance(inner, nn.Module):
-            return model
-        model = inner
+    def _unscale(self) -> float | None:
+        """Unscale the gradients; the scale if they have overflowed."""
+        return None if self._scaling is None else self._scaling.unscale()

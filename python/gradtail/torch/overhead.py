@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -47,6 +49,7 @@ class Stopwatch:
         self._total = 0.0
         self._first: float | None = None
         self._entered: float | None = None
+        self._before = 0.0  # spent in parts of the call that is to come
 
     def __enter__(self) -> None:
         now = time.perf_counter()
@@ -59,9 +62,19 @@ class Stopwatch:
     def __exit__(self, *_: object) -> None:
         assert self._entered is not None
         now = time.perf_counter()
-        self._inside.append(now - self._entered)
+        self._inside.append(now - self._entered + self._before)
+        self._before = 0.0
         self._total += self._inside[-1]
         self._calls += 1
+
+    @contextmanager
+    def part(self) -> Iterator[None]:
+        """Time a block that belongs to the next call."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._before += time.perf_counter() - started
 
     def overhead(self) -> Overhead:
         """Summarise what was timed."""

@@ -20,17 +20,17 @@ class Turn:
     Parameters
     ----------
     parameters : sequence of nn.Parameter
-    optimizer : torch.optim.Optimizer, optional
-        Ends a step too, though it hold none of the parameters.
+    optimizers : sequence of torch.optim.Optimizer
+        End a step too, though they hold none of the parameters.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer | None) -> None:
-        if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
-            raise TypeError(f"optimizer: expected a torch.optim.Optimizer, got {type(optimizer).__name__}")
+    def __init__(
+        self, parameters: Sequence[nn.Parameter], optimizers: Sequence[torch.optim.Optimizer]
+    ) -> None:
         self._parameters = list(parameters)
         self._ids = {id(p) for p in parameters}
-        self._optimizer = None if optimizer is None else weakref.ref(optimizer)
-        self._seen: tuple[weakref.ref[Tensor], int] | None = None
+        self._optimizers = weakref.WeakSet(optimizers)
+        self._seen: tuple[weakref.ref[Tensor], int, int] | None = None
         me = weakref.ref(self)
 
         def stepped(stepping: torch.optim.Optimizer, *_: Any) -> None:
@@ -42,25 +42,39 @@ class Turn:
 
     def take(self, method: str) -> None:
         """Begin an observation; RuntimeError if the gradients are those of the last one."""
-        first = self._first()
-        if first is not None and self._seen is not None:
-            gradient, version = self._seen
-            if gradient() is first and version == first._version:
-                raise RuntimeError(
-                    f"{method}: expected one call a step, got a second one for the same gradients; "
-                    "clip_ observes as step does, so call one of the two"
-                )
-        self.clipped()
+        now = self._now()
+        if self._is_seen(now):
+            raise RuntimeError(
+                f"{method}: expected one call a step, got a second one for the same gradients; "
+                "clip_ observes as step does, so call one of the two"
+            )
+        self._see(now)
 
-    def clipped(self) -> None:
+    def is_taken(self) -> bool:
+        """Whether the gradients are those of the last observation."""
+        return self._seen is not None and self._is_seen(self._now())
+
+    def seen(self) -> None:
         """Take the gradients as they are now for seen."""
-        first = self._first()
-        self._seen = None if first is None else (weakref.ref(first), first._version)
+        self._see(self._now())
 
-    def _first(self) -> Tensor | None:
-        return next((p.grad for p in self._parameters if p.grad is not None), None)
+    def _is_seen(self, now: tuple[Tensor | None, int, int]) -> bool:
+        if self._seen is None or now[0] is None:
+            return False
+        first, count, versions = self._seen
+        return first() is now[0] and (count, versions) == now[1:]
+
+    def _see(self, now: tuple[Tensor | None, int, int]) -> None:
+        first, count, versions = now
+        self._seen = None if first is None else (weakref.ref(first), count, versions)
+
+    def _now(self) -> tuple[Tensor | None, int, int]:
+        """Tell gradients apart: the first of them, their number, and how often they were written to."""
+        gradients = [g for p in self._parameters if (g := p.grad) is not None]
+        first = gradients[0] if gradients else None
+        return first, len(gradients), sum(g._version for g in gradients)
 
     def _is_ours(self, optimizer: torch.optim.Optimizer) -> bool:
-        if self._optimizer is not None and self._optimizer() is optimizer:
+        if optimizer in self._optimizers:
             return True
         return any(id(p) in self._ids for group in optimizer.param_groups for p in group["params"])

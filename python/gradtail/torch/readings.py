@@ -1,0 +1,174 @@
+"""What a monitor can be asked: nothing here changes what it knows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from gradtail.states.summary import Summary
+from gradtail.stream import GradientStream
+from gradtail.torch.attach import Attachment
+from gradtail.torch.clip import Clip
+from gradtail.torch.guard import Guard
+from gradtail.torch.micro import MicroSteps
+from gradtail.torch.observer import Observer, Skipped
+from gradtail.torch.overhead import Overhead, Stopwatch
+from gradtail.torch.plan import Plan, plan_of
+from gradtail.torch.scalars import scalars_of
+from gradtail.torch.scaling import Scaling
+
+if TYPE_CHECKING:
+    from gradtail.report import Report
+
+
+class Readings:
+    """The reading half of :class:`gradtail.torch.Monitor`, which sets all of these attributes."""
+
+    _observer: Observer
+    _guard: Guard
+    _clip: Clip
+    _stopwatch: Stopwatch
+    _norm: Tensor | None
+    _attached: list[Attachment]
+    _scaling: Scaling | None
+
+    @property
+    def stream(self) -> GradientStream:
+        """What was observed."""
+        return self._observer.stream
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anything is observed; may be set."""
+        return self._guard.enabled
+
+    @enabled.setter
+    def enabled(self, value: bool) -> None:
+        self._guard.enabled = bool(value)
+
+    def grad_norm(self) -> Tensor:
+        """Return the joint norm of the gradients at the last call, before any clipping.
+
+        Returns
+        -------
+        Tensor
+            0-dim, float64: NaN or infinite if any value was.
+
+        Raises
+        ------
+        RuntimeError
+            Nothing has been observed yet.
+
+        Notes
+        -----
+        Of a monitor that is switched off, and of a step that :meth:`step` left out, it is the norm
+        of the gradients as they are now, which takes a pass of its own.
+        """
+        if self._norm is not None:
+            return self._norm
+        if self.enabled and self._observer.last is None:
+            raise RuntimeError("grad_norm: expected a call of step or clip_ before, got none yet")
+        known = self._observer.known if self.enabled else None
+        norm = self._joint_norm(known)
+        if known is not None:
+            self._norm = norm
+        return norm
+
+    @property
+    def found_inf(self) -> Tensor:
+        """1 if the norm at the last call is NaN or infinite, else 0; float32, where the gradients are.
+
+        ``optimizer.found_inf = monitor.found_inf`` has a fused optimizer leave out a bad step.
+        """
+        bad = not math.isfinite(self.grad_norm())
+        return torch.full((), float(bad), dtype=torch.float32, device=self._observer.gradients.device)
+
+    def summary(self, group: str | None = None, steps: Literal["all", "newest"] = "all") -> Summary:
+        """Return the summary of a parameter, a module (any dotted prefix), or everything.
+
+        See :meth:`gradtail.GradientStream.summary`.
+        """
+        return self.stream.summary(group, steps)
+
+    @property
+    def unobserved(self) -> dict[str, int]:
+        """Observed steps in which a gradient was None that had been there before or was to come."""
+        return self._observer.unobserved
+
+    @property
+    def pending(self) -> list[str]:
+        """Trained parameters that have not had a gradient yet."""
+        return self._observer.pending
+
+    @property
+    def skipped(self) -> list[Skipped]:
+        """Steps that an overflow or a non-finite norm has voided, and where the value lay."""
+        return list(self._observer.skipped.values)
+
+    @property
+    def micro(self) -> MicroSteps:
+        """What :meth:`micro_step` has found: ``.log`` a step, ``.increments`` of the newest, sketched."""
+        return self._observer.micro
+
+    @property
+    def when(self) -> list[tuple[int, str]]:
+        """Moments of observation: the step from which each holds, and its name."""
+        log = self._observer.when
+        return list(zip(log.steps, log.values, strict=True))
+
+    @property
+    def overhead(self) -> Overhead:
+        """What the monitor has cost so far, as a share of the time between its calls."""
+        return self._stopwatch.overhead()
+
+    @property
+    def losses(self) -> tuple[list[int], list[float]]:
+        """Steps and the losses given with them."""
+        return self._observer.losses.read()
+
+    def scalars(self, limit: int = 20) -> dict[str, float]:
+        """Return at most ``limit`` numbers of the newest step for a logger, by name."""
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+            raise ValueError(f"limit: expected a positive int, got {limit!r}")
+        known = self._norm is not None or not self._observer.gradients.sharded
+        norm = float(self.grad_norm()) if known and self._observer.known is not None else None
+        return scalars_of(
+            self._observer, norm=norm, clip=self._clip.counts, overhead=self.overhead, limit=limit
+        )
+
+    def plan(self) -> Plan:
+        """Return how each parameter is watched, to be printed."""
+        planned = "before optimizer step" if self._attached else "at step() or clip_()"
+        when = self._observer.when.newest() or planned
+        return plan_of(self._observer, when=when, scaled=self._scaling is not None)
+
+    def report(self, *, title: str = "gradtail report", settings: Mapping[str, Any] | None = None) -> Report:
+        """Draw up what is known: per-layer table, tails, histograms and time lines.
+
+        Parameters
+        ----------
+        title : str
+        settings : mapping, optional
+            Settings of the run, to be printed with the report.
+
+        Returns
+        -------
+        gradtail.report.Report
+        """
+        from gradtail.torch.reporting import report_of
+
+        return report_of(
+            self._observer,
+            clip=self._clip.counts,
+            overhead=self.overhead,
+            off=self._guard.off,
+            title=title,
+            settings=settings or {},
+        )
+
+    def _joint_norm(self, known: float | None) -> Tensor:
+        return torch.tensor(self._observer.gradients.norm(known), dtype=torch.float64)

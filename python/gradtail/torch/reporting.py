@@ -1,0 +1,67 @@
+"""What a monitor adds to the report of its stream."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from gradtail.report import Report
+from gradtail.torch.clip import Clipped
+from gradtail.torch.observer import Observer
+from gradtail.torch.overhead import Overhead
+
+MOST_NOTES = 8
+"""Parameters named in notes; the others are counted."""
+
+
+def report_of(
+    observer: Observer,
+    *,
+    clip: Clipped,
+    overhead: Overhead,
+    off: str | None,
+    title: str,
+    settings: Mapping[str, Any],
+) -> Report:
+    """Draw up the report of what was observed."""
+    stream = observer.stream
+    own: dict[str, Any] = {
+        "every": observer.every,
+        "bits": stream.bits,
+        "parameters": len(observer.parameters),
+        "clip_calls": clip.calls,
+        "clipped": clip.clipped,
+        "left_unclipped_nonfinite": clip.nonfinite,
+    }
+    if len(observer.when):
+        own["when"] = ", ".join(dict.fromkeys(observer.when.values))
+    return Report.from_stream(
+        stream,
+        loss=observer.losses.read() if len(observer.losses.log) else None,
+        overhead=overhead.as_dict(),
+        settings={**own, **settings},
+        title=title,
+        notes=_notes(observer, off),
+        max_norm=clip.max_norm if 0 < clip.max_norm < math.inf else None,
+    )
+
+
+def _notes(observer: Observer, off: str | None) -> list[str]:
+    steps = observer.stream.steps
+    notes = [] if off is None else [off]
+    if observer.last is not None and not steps and not len(observer.skipped):
+        notes.append("no call found a gradient: call between backward() and zero_grad()")
+    missing = [f"{name}: no gradient in {n} of {steps} steps" for name, n in observer.unobserved.items()]
+    if steps:
+        missing += [f"{name}: no gradient yet in {steps} steps" for name in observer.pending]
+    notes += missing[:MOST_NOTES]
+    if len(missing) > MOST_NOTES:
+        notes.append(f"{len(missing) - MOST_NOTES} more parameters had no gradient in some steps")
+    if skipped := len(observer.skipped):
+        newest = observer.skipped.values[-1]
+        where = "" if newest.name is None else f", in {newest.name}[{newest.index}]"
+        notes.append(f"{skipped} steps skipped for a NaN or infinity, the newest {newest.step}{where}")
+    if observer.gradients.sharded:
+        notes.append("gradients are sharded, and these are the numbers of one rank: merge the streams of all")
+    return notes

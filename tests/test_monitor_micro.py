@@ -1,0 +1,123 @@
+"""micro_step(): the gradients of micro-batches, from the sketch of what accumulates."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs torch")
+
+from monitor_models import batch  # noqa: E402
+from torch import nn  # noqa: E402
+
+from gradtail.torch import Monitor  # noqa: E402
+
+
+def wide_model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 3))
+
+
+def flat(model: nn.Module) -> np.ndarray:
+    return torch.cat([p.grad.double().flatten() for p in model.parameters()]).numpy()
+
+
+def accumulate(model: nn.Module, monitor: Monitor, step: int, batches: int, scale: float = 1.0) -> np.ndarray:
+    """Run the micro-batches of a step; return the gradient of each, shape (batches, d)."""
+    model.zero_grad()
+    increments, before = [], 0.0
+    for micro in range(batches):
+        (scale * model(batch(100 * step + micro)).square().mean() / batches).backward()
+        monitor.micro_step()
+        now = flat(model)
+        increments.append((now - before) / scale)
+        before = now
+    return np.array(increments)
+
+
+def test_torch_micro_steps_are_the_sketches_of_increments(backend: str) -> None:
+    model = wide_model()
+    monitor = Monitor(model, backend=backend)
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    for step in range(3):
+        batches = step + 2
+        increments = accumulate(model, monitor, step, batches)
+        monitor.step()
+        optimizer.step()
+        record = monitor.micro.log.newest()
+        assert (record.step, record.batches) == (step, batches)
+        assert record.norm == pytest.approx(np.linalg.norm(increments.sum(axis=0)), rel=1e-5)
+        exact = np.mean(np.sum(increments**2, axis=1))
+        spread = 6 * np.sqrt(2 / 4096)  # of a sketched square, six standard deviations
+        assert record.mean_square == pytest.approx(exact, rel=spread)
+        assert record.sum_square == pytest.approx(record.norm**2, rel=spread)
+        assert monitor.micro.increments.shape == (batches, 4096)
+        sketched = np.sum(monitor.micro.increments**2, axis=1)
+        assert np.mean(sketched) == pytest.approx(record.mean_square)
+        assert np.sum(monitor.micro.increments, axis=0) @ np.sum(
+            monitor.micro.increments, axis=0
+        ) == pytest.approx(record.sum_square)
+    assert monitor.micro.log.steps == [0, 1, 2]
+    assert monitor.stream.steps == 3
+
+
+def test_torch_the_sketch_of_an_increment_is_that_of_the_gradient_alone() -> None:
+    model = wide_model()
+    monitor = Monitor(model)
+    accumulate(model, monitor, 0, 3)
+    monitor.clip_(1e-3)
+    lone = wide_model()
+    other = Monitor(lone)
+    (lone(batch(2)).square().mean() / 3).backward()
+    other.micro_step()
+    other.step()
+    np.testing.assert_allclose(monitor.micro.increments[2], other.micro.increments[0], atol=1e-7)
+
+
+def test_torch_micro_steps_under_a_loss_scale() -> None:
+    plain, scaled = wide_model(), wide_model()
+    optimizer = torch.optim.SGD(scaled.parameters(), 0.01)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    scaler.scale(torch.ones(()))
+    one, two = Monitor(plain), Monitor(scaled, optimizer, scaler=scaler)
+    accumulate(plain, one, 0, 3)
+    one.step()
+    accumulate(scaled, two, 0, 3, scale=1024.0)
+    two.step()
+    a, b = one.micro.log.newest(), two.micro.log.newest()
+    assert b.mean_square == pytest.approx(a.mean_square, rel=1e-5)
+    assert b.norm == pytest.approx(a.norm, rel=1e-5)
+
+
+def test_torch_micro_steps_of_a_bad_step_leave_no_record() -> None:
+    model = wide_model()
+    monitor = Monitor(model)
+    accumulate(model, monitor, 0, 2)
+    model[0].weight.grad[0, 0] = float("nan")
+    monitor.step()
+    assert not len(monitor.micro.log)
+    accumulate(model, monitor, 1, 2)
+    monitor.step()
+    assert monitor.micro.log.steps == [1]
+
+
+def test_torch_micro_steps_keep_the_cadence() -> None:
+    model = wide_model()
+    monitor = Monitor(model, every=2)
+    for step in range(4):
+        accumulate(model, monitor, step, 2)
+        monitor.step()
+    assert monitor.micro.log.steps == [0, 2]
+    model(batch(0)).sum().backward()
+    monitor.micro_step(step=10)
+    monitor.step(step=10)
+    assert monitor.micro.log.steps == [0, 2, 10]
+
+
+def test_torch_micro_steps_need_a_sketch() -> None:
+    model = wide_model()
+    monitor = Monitor(model, sketch=0)
+    model(batch(0)).sum().backward()
+    with pytest.warns(RuntimeWarning, match="monitoring is off from step 0"):
+        monitor.micro_step()
+    monitor.step()
