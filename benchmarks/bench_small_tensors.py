@@ -13,7 +13,8 @@ from gradtail.backends import native
 from gradtail.buffers import views_of
 from gradtail.states.table import SummaryTable
 
-from .harness import Table, compare
+from .harness import Row, Table, compare
+from .whole import whole_pass
 
 
 def tensors(pool: Any, count: int, size: int) -> list[torch.Tensor]:
@@ -42,6 +43,49 @@ def test_200_tensors_of_5000(pool: Any, table: Table, threads: int, benchmark: A
     benchmark.pedantic(lambda: native.summarize(many, apart), rounds=5)
     norms = torch.stack(torch._foreach_norm(xs)).double()
     assert gradtail.summarize(xs).norm == pytest.approx(float(norms.square().sum().sqrt()), rel=1e-5)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_whole_pass_over_200_tensors(pool: Any, table: Table, threads: int) -> None:
+    xs = tensors(pool, 200, 5000)
+    gradtail.set_num_threads(threads)
+    torch.set_num_threads(threads)
+    arrays = {f"layers.{i // 8}.{i % 8}": x for i, x in enumerate(xs)}
+    one_pass, stream = whole_pass(arrays)
+    works = {
+        "torch._foreach_norm, norms alone": lambda: torch._foreach_norm(xs),
+        "the whole pass": one_pass,
+        "stream.update, whole call": lambda: stream.update(arrays),
+    }
+    compare(
+        table, f"200 tensors of 5,000, {threads} thread(s), whole pass", works,
+        elements=10**6, bytes=4 * 10**6, reference="torch._foreach_norm, norms alone", rounds=31, inner=3,
+        limits={"the whole pass": 0.6e-3},
+    )  # fmt: skip
+    norm = float(torch.stack(torch._foreach_norm(xs)).double().square().sum().sqrt())
+    assert stream.norm() == pytest.approx(norm, rel=1e-5)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_whole_pass_over_10000_tensors(pool: Any, table: Table, threads: int) -> None:
+    xs = tensors(pool, 10_000, 700)
+    gradtail.set_num_threads(threads)
+    torch.set_num_threads(threads)
+    arrays = {f"layers.{i // 128}.experts.{i % 128}": x for i, x in enumerate(xs)}
+    one_pass, stream = whole_pass(arrays, memory="64MiB")
+    works = {
+        "torch._foreach_norm, norms alone": lambda: torch._foreach_norm(xs),
+        "the whole pass": one_pass,
+        "stream.update, whole call": lambda: stream.update(arrays),
+    }
+    compare(
+        table, f"10,000 tensors of 700, {threads} thread(s), whole pass", works,
+        elements=7 * 10**6, bytes=28 * 10**6, reference="torch._foreach_norm, norms alone", rounds=21,
+        limits={"the whole pass": 4e-3},
+    )  # fmt: skip
+    used = stream.nbytes
+    case = f"10,000 tensors in {len(stream.groups)} groups: {used / 2**20:.1f} MiB"
+    table.add(Row("memory of a stream", case, 0.0, 0.0, 0, 0, None, "<= 64 MiB", used <= 64 * 2**20))
 
 
 def test_python_cost_of_300_tensors(pool: Any, table: Table, benchmark: Any) -> None:

@@ -168,7 +168,9 @@ class TestReport:
 
     def test_path_that_is_not_there(self, capsys, tmp_path):
         said = refusal(capsys, "report", tmp_path / "no.json")
-        assert said.startswith("gradtail report: path: expected a report.json that can be read, got ")
+        assert said.startswith(
+            "gradtail report: path: expected a report.json, or .npz files of streams, that can be"
+        )
 
     @pytest.mark.parametrize("content", ["", "no json", "[]", "{}", '{"schema": "other/1"}'])
     def test_path_that_is_no_report(self, capsys, tmp_path, content):

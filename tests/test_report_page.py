@@ -56,7 +56,14 @@ def make(layers=3, steps=4, name="h.{}.weight", **kwargs):
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    report = make(title="run <1>", settings={"k": "<i>"}, notes=["note <2>"], overhead={"share": 0.01})
+    report = make(
+        steps=10,
+        max_norm=50.0,
+        title="run <1>",
+        settings={"k": "<i>"},
+        notes=["note <2>"],
+        overhead={"share": 0.01},
+    )
     folder = tmp_path_factory.mktemp("report")
     return report, report.save(folder / "new" / "folder")
 

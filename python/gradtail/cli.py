@@ -11,8 +11,13 @@ import importlib.util
 import io
 import os
 import sys
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gradtail.report import Report
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -84,11 +89,20 @@ def parser() -> argparse.ArgumentParser:
 
     report = commands.add_parser(
         "report",
-        help="draw a report again from its report.json",
-        description="Writes report.html and the pictures anew from a report.json, and prints the table.",
+        help="draw a report from its report.json, or from the saved streams of one or more processes",
+        description="Writes report.html and the pictures, and prints the table: anew from a report.json, or "
+        "from what GradientStream.save wrote. Streams of several processes (shards, steps, both) are merged.",
     )
-    report.add_argument("path", type=Path, metavar="PATH", help="a report.json, or the folder that holds it")
-    report.add_argument("--out", type=Path, metavar="FOLDER", help="default: beside the report.json")
+    report.add_argument(
+        "paths",
+        type=Path,
+        nargs="+",
+        metavar="PATH",
+        help="a report.json, its folder, or .npz files of streams",
+    )
+    report.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="default: beside the report.json or first .npz"
+    )
     report.set_defaults(run=run_report)
     return whole
 
@@ -119,21 +133,20 @@ def run_demo(arguments: argparse.Namespace) -> int:
 
 
 def run_report(arguments: argparse.Namespace) -> int:
-    """Draw a report again."""
+    """Draw a report from a file, or from streams."""
     need("report", "matplotlib")
-    from gradtail.report import Report
-
-    path: Path = arguments.path
+    paths: list[Path] = arguments.paths
     try:
-        report = Report.load(path)
+        report = load_report(paths)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise UserError(
-            f"path: expected a report.json that can be read, got {str(path)!r} ({reason})"
+            f"path: expected a report.json, or .npz files of streams, that can be read, "
+            f"got {error.filename or str(paths[0])!r} ({reason})"
         ) from None
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(str(error)) from None
-    folder: Path = arguments.out or (path if path.is_dir() else path.parent)
+    folder: Path = arguments.out or (paths[0] if paths[0].is_dir() else paths[0].parent)
     try:
         report.save(folder)
     except OSError as error:
@@ -146,6 +159,28 @@ def run_report(arguments: argparse.Namespace) -> int:
     print(report)
     print(f"\nReport: {folder / 'report.html'}")
     return 0
+
+
+def load_report(paths: Sequence[Path]) -> Report:
+    """Read one report, or merge the streams of many files and draw up theirs."""
+    from gradtail.report import Report
+    from gradtail.stream import GradientStream
+
+    if len(paths) == 1 and paths[0].suffix != ".npz":
+        return Report.load(paths[0])
+    merged: GradientStream | None = None
+    for path in paths:
+        if path.suffix != ".npz":
+            raise ValueError(
+                f"path: expected .npz files of streams where there are several, got {str(path)!r}"
+            )
+        try:
+            stream = GradientStream.load(path)
+            merged = stream if merged is None else merged.merge(stream)
+        except (TypeError, ValueError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path}: {error}") from None
+    assert merged is not None
+    return Report.from_stream(merged, settings={"merged_streams": len(paths)} if len(paths) > 1 else None)
 
 
 class ShowVersion(argparse.Action):

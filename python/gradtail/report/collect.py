@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradtail.build import build_info
-from gradtail.report import tails
+from gradtail.report import noise, tails
 from gradtail.report.schema import SCHEMA, jsonable, rounded
 from gradtail.states.magnitudes import edges_for
 from gradtail.states.summary import Summary
@@ -36,6 +36,7 @@ def collect(
     settings: Mapping[str, Any] | None = None,
     title: str = "gradtail report",
     notes: Sequence[str] = (),
+    max_norm: float | None = None,
 ) -> dict[str, Any]:
     """Take everything that a report holds out of a stream; see :class:`gradtail.report.Report`."""
     if not isinstance(stream, GradientStream):
@@ -56,6 +57,7 @@ def collect(
             "first_step": blocks[0].first_step if blocks else None,
             "last_step": stream.last_step,
             "arrays": len(stream.names),
+            "groups": len(stream.groups),
             "elements": sum(stream.sizes.values()),
             "blocks": len(blocks),
             "values": rows.whole["count"] + rows.whole["nonfinite"],
@@ -72,6 +74,8 @@ def collect(
             "steps": [block.steps for block in blocks],
         },
         "history": {**_history(stream), "loss": _loss(loss)},
+        "spectrum": noise.spectrum(stream),
+        "clipping": noise.clipping(stream, max_norm, settings or {}),
         "whole": rows.whole,
         "modules": rows.modules,
         "layers": rows.layers,
@@ -81,10 +85,10 @@ def collect(
 
 @dataclass
 class _Node:
-    """A dotted prefix: the arrays below it, and whether one of them bears the very name."""
+    """A dotted prefix: the groups below it, and whether one of them bears the very name."""
 
     name: str
-    is_array: bool = False
+    is_group: bool = False
     children: dict[str, _Node] = field(default_factory=dict)
 
     def add(self, parts: Sequence[str]) -> None:
@@ -92,61 +96,64 @@ class _Node:
         for depth, part in enumerate(parts):
             name = ".".join(parts[: depth + 1])
             node = node.children.setdefault(part, _Node(name))
-        node.is_array = True
+        node.is_group = True
 
-    def arrays(self) -> Iterator[str]:
-        if self.is_array:
+    def groups(self) -> Iterator[str]:
+        if self.is_group:
             yield self.name
         for child in self.children.values():
-            yield from child.arrays()
+            yield from child.groups()
 
 
 class _Rows:
-    """Rows of a report, from one walk over the tree of names.
+    """Rows of a report, from one walk over the tree of the names of groups.
 
-    The summaries of a module are those of its children merged, so that each array's blocks are
+    The summaries of a module are those of its children merged, so that each group's blocks are
     read from the stream once, and never more of them are held than the tree is deep.
     """
 
     def __init__(self, stream: GradientStream) -> None:
         self._stream = stream
         self._sizes, self._observed = stream.sizes, stream.observed
-        self._columns = {name: i for i, name in enumerate(stream.names)}
-        self._norms = stream.history.norms(len(stream.names)).astype(np.float64)
-        self._meta: list[Block] = stream.blocks() if not stream.names else []
+        self._arrays: dict[str, list[str]] = {name: [] for name in stream.groups}
+        for name in stream.names:
+            self._arrays[stream.group_of(name)].append(name)
+        self._columns = {name: i for i, name in enumerate(stream.groups)}
+        self._norms = stream.history.norms(len(self._columns)).astype(np.float64)
+        self._meta: list[Block] = stream.blocks() if not self._columns else []
         self._newest: dict[str, float] = {}
         self.whole: dict[str, Any] = {}
         self.modules: list[dict[str, Any]] = []
         self.layers: list[dict[str, Any]] = []
 
     def walk(self) -> list[Block]:
-        """Fill the rows; return the blocks of one array, for the steps that they cover."""
+        """Fill the rows; return the blocks of one group, for the steps that they cover."""
         root = _Node("")
-        for name in self._stream.names:
+        for name in self._columns:
             root.add(name.split("."))
         blocks = self._visit(root)
-        self.whole = self._row("whole model", list(root.arrays()), blocks, curves=True)
+        self.whole = self._row("whole model", list(root.groups()), blocks, curves=True)
         self.whole["norm"]["newest"] = None if self._stream.nonfinite() else self._stream.norm()
         self.layers.sort(key=lambda row: self._columns[row["name"]])
         return self._meta
 
     def _visit(self, node: _Node) -> list[Summary]:
         below = [self._visit(child) for child in node.children.values()]
-        if node.is_array:
+        if node.is_group:
             found = self._stream.blocks(node.name)
             self._meta = found
             self._newest[node.name] = self._stream.summary(node.name, "newest").norm
-            blocks = [block.summary for block in found]
-            self.layers.append(self._row(node.name, list(node.arrays()), blocks, curves=True))
-            return blocks
-        blocks = [tails.merged(parts) for parts in zip(*below, strict=True)]
+            below.append([block.summary for block in found])
+            self.layers.append(self._row(node.name, [node.name], below[-1], curves=True))
+        blocks = below[0] if len(below) == 1 else [tails.merged(p) for p in zip(*below, strict=True)]
         # A module of one child is that child, and one that holds everything is the whole model.
-        arrays = list(node.arrays())
-        if len(below) > 1 and len(arrays) < len(self._columns):
-            self.modules.append(self._row(node.name, arrays, blocks, curves=False))
+        groups = list(node.groups())
+        if len(below) > 1 and len(groups) < len(self._columns):
+            self.modules.append(self._row(node.name, groups, blocks, curves=False))
         return blocks
 
-    def _row(self, name: str, arrays: list[str], blocks: list[Summary], *, curves: bool) -> dict[str, Any]:
+    def _row(self, name: str, groups: list[str], blocks: list[Summary], *, curves: bool) -> dict[str, Any]:
+        arrays = [name for group in groups for name in self._arrays[group]]
         whole = tails.merged(blocks) if blocks else Summary(self._stream.bits, backend=self._stream.backend)
         spread = tails.for_spread(blocks)
         both = tails.estimate(spread, whole, "both")
@@ -155,7 +162,7 @@ class _Rows:
             "arrays": len(arrays),
             **self._observations(arrays),
             **_numbers(whole),
-            "norm": self._norm(arrays),
+            "norm": self._norm(groups),
             "tails": {"both": tails.as_dict(both)},
         }
         if not curves:
@@ -181,13 +188,13 @@ class _Rows:
             "unobserved": self._stream.steps - observed,
         }
 
-    def _norm(self, arrays: list[str]) -> dict[str, Any]:
-        history = self._norms[:, [self._columns[name] for name in arrays]]
+    def _norm(self, groups: list[str]) -> dict[str, Any]:
+        history = self._norms[:, [self._columns[name] for name in groups]]
         known = ~np.all(np.isnan(history), axis=1) & (self._stream.history.nonfinite == 0)
         with np.errstate(over="ignore"):
             joint = np.sqrt(np.nansum(history**2, axis=1))[known]
         return {
-            "newest": math.hypot(*(self._newest[name] for name in arrays)),
+            "newest": math.hypot(*(self._newest[name] for name in groups)),
             "median": float(np.median(joint)) if joint.size else None,
             "max": float(joint.max()) if joint.size else None,
         }

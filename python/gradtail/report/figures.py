@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gradtail.report import panels, style, words
+from gradtail.report import noise_figures, panels, style, words
 from gradtail.report.words import Row
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ PANELS = (
     ),
 )  # fmt: skip
 
-FILES = (*(kind.file for kind in PANELS), "layers.png", "norm.png", "loss.png")
+FILES = (*(kind.file for kind in PANELS), "layers.png", "norm.png", "loss.png", "spectrum.png")
 """Every plot that a report may write."""
 
 
@@ -86,6 +86,8 @@ def pngs(data: Data) -> Iterator[tuple[str, bytes]]:
         yield "norm.png", _png(lambda: _norm(data, 7.2))
     if _has_loss(data):
         yield "loss.png", _png(lambda: _loss(data, 7.2))
+    if noise_figures.has_spectrum(data):
+        yield "spectrum.png", _png(lambda: noise_figures.spectrum(data, 6.4))
 
 
 def run_svgs(data: Data) -> Iterator[tuple[str, str]]:
@@ -94,6 +96,11 @@ def run_svgs(data: Data) -> Iterator[tuple[str, str]]:
         yield "Loss over the steps", _svg(lambda: _loss(data, 5.2))
     if data["history"]["steps"]:
         yield "Gradient norm over the steps", _svg(lambda: _norm(data, 5.2))
+
+
+def spectrum_svg(data: Data) -> str | None:
+    """Draw the covariance spectrum for the page; None if there is none."""
+    return _svg(lambda: noise_figures.spectrum(data, 5.2)) if noise_figures.has_spectrum(data) else None
 
 
 def layers_svg(data: Data) -> str:
@@ -175,6 +182,9 @@ def _interval(ax: Axes, y: float, tail: Row | None) -> None:
         return
     alpha = tail["alpha"]
     if not words.is_index(tail):
+        if tail["plateau"] is not False:
+            ax.text(0.52, y, "too few values", va="center", fontsize=7.5, color=style.MUTED)
+            return
         a, b = (alpha if end is None else end for end in (tail["slide"] or (alpha, alpha)))
         arrow = {"arrowstyle": "->", "color": style.MUTED, "lw": 1.2, "shrinkA": 0, "shrinkB": 0}
         ends = [float(np.clip(end, 0.51, 15.8)) for end in (a, b)]
@@ -190,19 +200,21 @@ def _interval(ax: Axes, y: float, tail: Row | None) -> None:
 
 def _norm(data: Data, width: float) -> Figure:
     history, blocks = data["history"], data["blocks"]
-    height = 0.36 * width + 1.25
+    height = 0.36 * width + 1.45
     figure = style.figure(width, height)
-    ax = figure.add_axes((0.6 / width, 1.3 / height, 1 - 0.75 / width, 1 - 1.75 / height))
+    ax = figure.add_axes((0.6 / width, 1.5 / height, 1 - 0.75 / width, 1 - 1.95 / height))
     norm = np.array([np.nan if v is None or v <= 0 else v for v in history["norm"]], np.float64)
     steps = np.array(history["steps"])
     few: dict[str, Any] = {"marker": "o", "ms": 2.5} if len(steps) < 60 else {}
     ax.plot(steps, norm, color=style.INK, label="whole model, each step", zorder=5, lw=1.3, **few)
     middle = (np.array(blocks["first_step"]) + np.array(blocks["last_step"])) / 2
-    largest = sorted(data["layers"], key=lambda row: -(row["norm"]["median"] or 0.0))[:TOP_LAYERS]
+    known = [row for row in data["layers"] if row["norm"]["median"]]
+    largest = sorted(known, key=lambda row: -row["norm"]["median"])[:TOP_LAYERS]
     for row, colour in zip(largest, style.SERIES[1:], strict=False):
         line = [np.nan if v is None or v <= 0 else v for v in row["time_line"]["norm"]]
         label = words.shorten(words.printable(row["name"]), 30)
         ax.plot(middle, line, color=colour, lw=1.1, label=label, **few)
+    noise_figures.thresholds(ax, data)
     bad = steps[np.array(history["nonfinite"]) > 0]
     if np.any(norm > 0):
         ax.set_yscale("log")
@@ -217,7 +229,7 @@ def _norm(data: Data, width: float) -> Figure:
     panels.whole_steps(ax)
     ax.set_xlabel("step")
     ax.set_ylabel("Euclidean norm")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.44 / (height - 1.75)), ncols=2, columnspacing=1.4)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.44 / (height - 1.95)), ncols=2, columnspacing=1.4)
     return figure
 
 
@@ -236,7 +248,7 @@ def _has_loss(data: Data) -> bool:
 
 def _loss(data: Data, width: float) -> Figure:
     steps, values = (np.array(data["history"]["loss"][name], np.float64) for name in ("steps", "values"))
-    height = 0.36 * width + 1.25  # as the norm's, beside which it stands
+    height = 0.36 * width + 1.45  # as the norm's, beside which it stands
     figure = style.figure(width, height)
     ax = figure.add_axes((0.6 / width, 0.52 / height, 1 - 0.75 / width, 1 - 0.97 / height))
     many = values.size > 60

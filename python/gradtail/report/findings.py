@@ -11,6 +11,7 @@ from gradtail.report.words import Row
 Level = Literal["bad", "note", "good"]
 
 _SPIKE = 5.0  # a step whose norm is so many times the median is worth a look
+_CLIPS_MOST = 0.5  # share of the steps from which clipping is no exception
 _COSTLY = 0.05  # overhead in step times from which it is more than noise
 
 
@@ -27,7 +28,10 @@ def findings(data: dict[str, Any]) -> list[Finding]:
     """Read the headline out of a report's data, the most urgent sentence first."""
     if data["run"]["steps"] == 0:
         return [Finding("note", "Nothing observed", "The stream has not seen a step yet.")]
-    found = [_nonfinite(data), _tails(data), _norm(data), _loss(data), _overhead(data), _zeros(data)]
+    found = [
+        _nonfinite(data), _tails(data), _norm(data), _clipping(data), _spectrum(data), _loss(data),
+        _overhead(data), _frozen(data), _zeros(data),
+    ]  # fmt: skip
     present = [one for one in found if one is not None]
     return sorted(present, key=lambda one: one.level != "bad")
 
@@ -102,6 +106,63 @@ def _norm(data: dict[str, Any]) -> Finding | None:
     return Finding("good" if calm else "note", "Gradient norm", text)
 
 
+def _clipping(data: dict[str, Any]) -> Finding | None:
+    clip = data.get("clipping")
+    if not clip:
+        return None
+    used = clip["in_use"]
+    now = _in_use(used)
+    if "why" in clip:
+        if not now:
+            return None
+        return Finding("note", "Clipping", f"No threshold can be suggested: {clip['why']}.{now}")
+    text = (
+        f"A threshold of {words.number(clip['threshold'])}{words.range_text(clip['ci95'])} would clip about "
+    )
+    text += (
+        f"{words.percent(clip['rate'])} of the steps ({words.percent_range(clip['rate_ci95'])}), if training "
+    )
+    text += f"goes on as in steps {clip['first_step']} to {clip['last_step']} ({clip['norms']} norms)."
+    text += now
+    for warning in clip["warnings"]:
+        text += f" Warning: {warning}."
+    most = used is not None and used["rate"] is not None and used["rate"] > _CLIPS_MOST
+    if most:
+        text += " Where most steps are clipped, their length is the threshold's and not the gradient's."
+    return Finding("note" if most or clip["warnings"] else "good", "Clipping", text)
+
+
+def _in_use(used: Row | None) -> str:
+    if used is None:
+        return ""
+    said = f" max_norm = {words.number(used['max_norm'])} in use"
+    if used["rate"] is None:
+        return f"{said}: its clip rate is not known."
+    share, norms = words.percent(used["rate"]), used["norms"]
+    return (
+        f"{said} clips {share} ({words.percent_range(used['rate_ci95'])}) "
+        f"of steps {used['first_step']} to {used['last_step']} ({norms} norms)."
+    )
+
+
+def _spectrum(data: dict[str, Any]) -> Finding | None:
+    found = data.get("spectrum")
+    if not found:
+        return None
+    if "why" in found:
+        return Finding("note", "Gradient noise", f"No spectrum of its covariance: {found['why']}.")
+    text = f"Over steps {found['first_step']} to {found['last_step']} its covariance fills about "
+    text += f"{words.ratio_text(found)}; "
+    if found["trace"] and found["eigenvalues"]:
+        text += f"the largest is {words.percent(found['eigenvalues'][0] / found['trace'])} of the trace. "
+        total = found["second_moment"]["trace"]
+        share = min(found["trace"] / total, 1.0) if total else None
+        text += f"The trace is {words.percent(share)} of the mean squared norm: so much of it is noise."
+    for warning in found["warnings"]:
+        text += f" Warning: {warning}."
+    return Finding("note" if found["warnings"] else "good", "Gradient noise", text)
+
+
 def _loss(data: dict[str, Any]) -> Finding | None:
     loss = data["history"]["loss"]
     if not loss or not loss["steps"]:
@@ -126,11 +187,20 @@ def _overhead(data: dict[str, Any]) -> Finding | None:
     return Finding("note" if cost["share"] > _COSTLY else "good", "Overhead", text + ".")
 
 
+def _frozen(data: dict[str, Any]) -> Finding | None:
+    still = [row["name"] for row in data["layers"] if row["count"] and row["zeros"] == row["count"]]
+    if not still:
+        return None
+    more = f" and {len(still) - 3} more" if len(still) > 3 else ""
+    text = f"All values were exactly zero in all steps in {', '.join(still[:3])}{more}: frozen, or cut off."
+    return Finding("note", f"No gradient in {words.plural(len(still), 'layer')}", text)
+
+
 def _zeros(data: dict[str, Any]) -> Finding | None:
     def share(row: Row) -> float:
         return float(row["zeros"] / row["count"]) if row["count"] else 0.0
 
-    idle = sorted((row for row in data["layers"] if share(row) > 0.5), key=share, reverse=True)
+    idle = sorted((row for row in data["layers"] if 0.5 < share(row) < 1), key=share, reverse=True)
     if not idle:
         return None
     named = ", ".join(f"{row['name']} ({words.percent(share(row))})" for row in idle[:3])

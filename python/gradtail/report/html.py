@@ -7,7 +7,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from gradtail.report import figures, rows_html, words
+from gradtail.report import figures, noise_text, rows_html, words
 from gradtail.report.findings import findings
 from gradtail.report.tables import subtitle
 
@@ -34,6 +34,12 @@ tail of its own.</li>
 <li><b>Intervals</b> come from the spread between blocks of steps where there are at least three, since the
 values of one gradient share a batch. Where they say <i>iid formula</i>, and in the bands over the steps,
 they do not know of that, and are too narrow.</li>
+<li><b>Covariance over steps</b>: how the gradient scatters from step to step. Its eigenvalues are the
+variances along its main directions; the participation ratio says how many directions of equal variance would
+scatter as much: 1 if all noise is along one line. <i>Centred</i> is about the mean of these steps, over
+T&nbsp;−&nbsp;1; the second moment is about zero. Taken from sketches, whose error is in the intervals.</li>
+<li><b>Suggested clip threshold</b>: the norm that one step in twenty exceeds, in the recent steps in which
+the norms keep their level. Intervals allow for norms that resemble their neighbours.</li>
 <li><b>Norms</b> leave out NaN and infinite values, which are counted apart.</li>
 </ul>
 """
@@ -65,9 +71,9 @@ def page(data: Data) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
         f"<title>{title}</title>\n<style>\n{_asset('page.css')}</style>\n</head>\n<body>\n"
-        f'<main class="gradtail">\n{_head(data)}\n{_run(data)}\n{_layers(data)}\n{_panels(data)}\n'
-        f"<section><h2>How to read this</h2>{_HOW_TO_READ}</section>\n{_facts(data)}\n</main>\n"
-        f"<script>\n{_asset('page.js')}</script>\n</body>\n</html>\n"
+        f'<main class="gradtail">\n{_head(data)}\n{_run(data)}\n{_noise(data)}\n{_layers(data)}\n'
+        f"{_panels(data)}\n<section><h2>How to read this</h2>{_HOW_TO_READ}</section>\n{_facts(data)}\n"
+        f"</main>\n<script>\n{_asset('page.js')}</script>\n</body>\n</html>\n"
     )
 
 
@@ -106,6 +112,23 @@ def _run(data: Data) -> str:
     if not drawn:
         return ""
     return f'<section><h2>The run</h2><div class="charts two">{"".join(drawn)}</div></section>'
+
+
+def _noise(data: Data) -> str:
+    found, clip = data.get("spectrum"), data.get("clipping")
+    tables = []
+    if found:
+        tables.append(rows_html.facts("Covariance over steps", noise_text.covariance(found)))
+    if clip:
+        tables.append(rows_html.facts("Clipping by the global norm", noise_text.clipping(clip)))
+    if not tables:
+        return ""
+    svg = figures.spectrum_svg(data)
+    drawn = _figure("Eigenvalues of the covariance against rank", svg) if svg else ""
+    facts = f'<div class="facts">{"".join(tables)}</div>'
+    return (
+        f'<section><h2>Gradient noise and clipping</h2><div class="charts two">{drawn}{facts}</div></section>'
+    )
 
 
 def _layers(data: Data) -> str:

@@ -46,6 +46,7 @@ class Report:
         settings: Mapping[str, Any] | None = None,
         title: str = "gradtail report",
         notes: Sequence[str] = (),
+        max_norm: float | None = None,
     ) -> Report:
         """Draw up a report.
 
@@ -63,15 +64,20 @@ class Report:
         title : str
         notes : sequence of str
             Sentences for the headline.
+        max_norm : float, optional
+            The clip threshold in use, whose clip rate is told; default: ``settings["max_norm"]``, if
+            that is a number.
 
         Raises
         ------
         TypeError, ValueError
-            ``stream`` is none, or ``loss`` is not two sequences of one length.
+            ``stream`` is none, ``loss`` is not two sequences of one length, or ``max_norm`` is not
+            positive.
         """
         data = collect.collect(
-            stream, loss=loss, overhead=overhead, settings=settings, title=title, notes=notes
-        )
+            stream, loss=loss, overhead=overhead, settings=settings, title=title, notes=notes,
+            max_norm=max_norm,
+        )  # fmt: skip
         return cls(data)
 
     @classmethod

@@ -134,6 +134,8 @@ def bar(tail: Row | None) -> str:
         )
         label = f"{words.alpha_text(tail)}, {words.interval_text(tail)}"
         return _bar(words.weight(tail), label, marks + drawn)
+    if tail["plateau"] is not False:
+        return ""
     ends = tail["slide"] or [tail["alpha"], tail["alpha"]]
     a, b = (_x(tail["alpha"] if end is None else end) for end in ends)
     way = 1 if b >= a else -1

@@ -13,6 +13,10 @@ HEAVY, LIGHT = 2.0, 4.0
 """Tail exponents below which variance, and fourth moment, of a power law are infinite."""
 
 
+LEAST_K = 20
+"""Values above the threshold below which no alpha is shown: its error is a quarter of it at best."""
+
+
 def printable(text: object) -> str:
     r"""Show control characters by their codes, so that a name cannot move the cursor.
 
@@ -99,6 +103,52 @@ def percent(share: float | None) -> str:
     return f"{100 * share:.2g} %" if share < 0.995 else f"{100 * share:.0f} %"
 
 
+def range_text(ends: list[float | None]) -> str:
+    """Write an interval in brackets, open where an end is not known.
+
+    Examples
+    --------
+    >>> range_text([0.5, 1.25]), range_text([0.5, None]), range_text([None, None])
+    (' (95 %: 0.500 to 1.25)', ' (95 %: above 0.500)', '')
+    """
+    low, high = ends
+    if low is None:
+        return ""
+    return f" (95 %: above {number(low)})" if high is None else f" (95 %: {number(low)} to {number(high)})"
+
+
+def percent_range(ends: list[float | None]) -> str:
+    """Write an interval of a share.
+
+    Examples
+    --------
+    >>> percent_range([0.012, 0.09]), percent_range([None, None])
+    ('1.2 to 9 %', '–')
+    """
+    low, high = map(percent, ends)
+    return "–" if low == high == "–" else f"{low.removesuffix(' %')} to {high}"
+
+
+def ratio_text(spectrum: Row) -> str:
+    """Write a participation ratio as a number of directions.
+
+    Examples
+    --------
+    >>> ratio_text({"participation_ratio": 12.3, "participation_ratio_ci95": [8, 20]})
+    '12.3 directions (95 %: 8.00 to 20.0)'
+    >>> ratio_text({"participation_ratio": None, "participation_ratio_ci95": [512, None]})
+    'more than 512 directions (95 %)'
+    """
+    ratio, ends = spectrum["participation_ratio"], spectrum["participation_ratio_ci95"]
+    if ratio is None:
+        return (
+            "more directions than these steps can tell"
+            if ends[0] is None
+            else (f"more than {number(ends[0])} directions (95 %)")
+        )
+    return f"{number(ratio)} directions{range_text(ends)}"
+
+
 def plural(n: int, one: str, many: str | None = None) -> str:
     """Count things.
 
@@ -111,8 +161,13 @@ def plural(n: int, one: str, many: str | None = None) -> str:
 
 
 def is_index(tail: Row | None) -> bool:
-    """Whether a tail estimate has an alpha that may be quoted: it has one, and it does not slide."""
-    return tail is not None and tail["alpha"] is not None and tail["plateau"] is not False
+    """Whether an alpha may be quoted: there is one, it does not slide, and is not of a handful of values."""
+    return (
+        tail is not None
+        and tail["alpha"] is not None
+        and tail["plateau"] is not False
+        and tail["k"] >= LEAST_K
+    )
 
 
 def weight(tail: Row) -> Weight:
@@ -146,6 +201,8 @@ def alpha_text(tail: Row | None) -> str:
         return "–"
     if is_index(tail):
         return number(tail["alpha"])
+    if tail["plateau"] is not False:
+        return "too few"
     slide = tail["slide"]
     if slide is None or None in slide:
         return "no plateau"
@@ -166,6 +223,8 @@ def short_verdict(tail: Row) -> str:
         return str(tail["verdict"])
     if tail["plateau"] is False:
         return "no plateau: α slides with k, no single index"
+    if not is_index(tail):
+        return f"too few values: {LEAST_K} above the threshold needed"
     return "power-law tail" if tail["plateau"] else str(tail["verdict"]).partition(":")[0]
 
 
@@ -183,7 +242,7 @@ def heaviness(row: Row) -> tuple[int, float]:
     if tail is None or tail["alpha"] is None:
         return NONE, 0.0
     if not is_index(tail):
-        return SLIDES, tail["alpha"]
+        return (SLIDES if tail["plateau"] is False else NONE), tail["alpha"]
     high = tail["ci95"][1]
     return SMALL if is_small(tail) else INDEX, tail["alpha"] * 1e3 if high is None else high
 

@@ -131,8 +131,8 @@ class Timeline:
             blocks.append(PackedBlock(*self._open_range, PackedTable.pack(self._open)))
         return blocks
 
-    def set(self, blocks: Sequence[PackedBlock], rows: int) -> None:
-        """Become the union of blocks with ``rows`` groups each; those that overlap are joined."""
+    def set(self, blocks: Sequence[PackedBlock], rows: int, counted: StepSet) -> None:
+        """Become the union of blocks with ``rows`` groups each, of which those that overlap are joined."""
         self._blocks = []
         for block in sorted(blocks, key=lambda block: (block.first_step, block.last_step)):
             if self._blocks and block.first_step <= self._blocks[-1].last_step:
@@ -142,6 +142,19 @@ class Timeline:
         while len(self._blocks) >= self.most:
             self._join_neighbours()
         self._open, self._open_range, self._open_steps = SummaryTable.empty(rows, self._bits), None, 0
+        if self._blocks:
+            newest = self._blocks[-1]
+            steps = counted.count(newest.first_step, newest.last_step)
+            if steps < self.pace:
+                self._reopen(steps)
+
+    def _reopen(self, steps: int) -> None:
+        """Make the newest block, of so many steps, the open one."""
+        block = self._blocks.pop()
+        held = block.table.unpack()
+        n = len(held.records)
+        self._open.records[:n], self._open.counts[:n] = held.records, held.counts
+        self._open_range, self._open_steps = (block.first_step, block.last_step), steps
 
     def cut(self, last: int) -> int | None:
         """Drop the blocks that reach beyond ``last``; return the first step dropped though not beyond it."""
@@ -188,11 +201,7 @@ class Timeline:
             new._blocks.append(PackedBlock(first, last, table))
         new.grow(rows)
         if int(state["open"]):
-            block = new._blocks.pop()
-            held = block.table.unpack()
-            new._open.records[: len(held.records)] = held.records
-            new._open.counts[: len(held.records)] = held.counts
-            new._open_range, new._open_steps = (block.first_step, block.last_step), open_steps
+            new._reopen(open_steps)
         return new
 
     def _close(self) -> None:

@@ -111,7 +111,7 @@ def _join_summaries(new: State, *parts: tuple[State, np.ndarray[tuple[int], np.d
         else:
             newest = PackedBlock(state.last_step, state.last_step, PackedTable.pack(state.newest))
             blocks += placed([newest], index, rows)
-    new.timeline.set(blocks, rows)
+    new.timeline.set(blocks, rows, new.counted)
 
 
 def _earlier(a: NonFinite | None, b: NonFinite | None, names: list[str]) -> NonFinite | None:
