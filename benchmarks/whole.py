@@ -20,5 +20,9 @@ def whole_pass(arrays: Mapping[str, torch.Tensor], **settings: Any) -> tuple[Wor
     state = stream._state
     arrangement = state.current
     assert arrangement is not None
-    views, table, out = arrangement.views(arrays), state.newest, arrangement.out
-    return lambda: native.observe(views, table, out), stream
+    views = arrangement.views(arrays)
+
+    def one_pass() -> None:
+        native.observe(views, state.newest, arrangement.out)  # the arrangement owns what the pass writes to
+
+    return one_pass, stream

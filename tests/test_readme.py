@@ -30,7 +30,10 @@ def test_there_are_two_setup_commands() -> None:
     ]
 
 
-def test_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
+def test_examples_run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where they write
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     examples = [
         code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "import numpy" in code

@@ -84,7 +84,7 @@ struct FusedSums {
 };
 
 // n values from `index` on, a multiple of 32 where there is a sketch.
-template <typename Raw, bool kSketch>
+template <typename Raw, bool kSketch, bool kFold>
 GRADTAIL_OPAQUE void fused_loop(const Raw* raw, int n, std::int64_t index, std::uint64_t key, float scale, float pivot,
                                 std::uint32_t stop_at, const char* ahead, Counters& counters, Sketch& out,
                                 Fused& result) {
@@ -132,16 +132,20 @@ GRADTAIL_OPAQUE void fused_loop(const Raw* raw, int n, std::int64_t index, std::
     const auto project = [&](__m512 v0, __m512 v1, int at) {
       const std::uint32_t signs = words[(at - begin) / kFusedStep];
       float* const y = out.tile + (group & (groups - 1)) * kGroup;
+      float* const f = kFold ? out.folded + (group & (out.fold / kGroup - 1)) * kGroup : nullptr;
       group += kFusedStep / kGroup;
       v0 = _mm512_mask_xor_ps(v0, static_cast<__mmask16>(signs), v0, sign);
       v1 = _mm512_mask_xor_ps(v1, static_cast<__mmask16>(signs >> 16), v1, sign);
       v0 = _mm512_permutexvar_ps(from, v0);
       v1 = _mm512_permutexvar_ps(from, v1);
       // By eights: sixteen would cross cache lines wherever the shift is odd.
-      _mm256_store_ps(y, _mm256_add_ps(_mm256_load_ps(y), _mm512_castps512_ps256(v0)));
-      _mm256_store_ps(y + 8, _mm256_add_ps(_mm256_load_ps(y + 8), _mm512_extractf32x8_ps(v0, 1)));
-      _mm256_store_ps(y + 16, _mm256_add_ps(_mm256_load_ps(y + 16), _mm512_castps512_ps256(v1)));
-      _mm256_store_ps(y + 24, _mm256_add_ps(_mm256_load_ps(y + 24), _mm512_extractf32x8_ps(v1, 1)));
+      const __m256 parts[4] = {_mm512_castps512_ps256(v0), _mm512_extractf32x8_ps(v0, 1), _mm512_castps512_ps256(v1),
+                               _mm512_extractf32x8_ps(v1, 1)};
+      for (int g = 0; g < 4; ++g)
+        _mm256_store_ps(y + g * kGroup, _mm256_add_ps(_mm256_load_ps(y + g * kGroup), parts[g]));
+      if (!kFold) return;
+      for (int g = 0; g < 4; ++g)
+        _mm256_store_ps(f + g * kGroup, _mm256_add_ps(_mm256_load_ps(f + g * kGroup), parts[g]));
     };
     while (i < whole && !stopped) {
       const int stop = whole - i < kFusedStep * kTerms ? whole : i + kFusedStep * kTerms;
@@ -194,6 +198,7 @@ GRADTAIL_OPAQUE void fused_loop(const Raw* raw, int n, std::int64_t index, std::
 // What the next chunk may take for granted.
 struct Guess {
   bool usable = false;
+  bool refused = false;  // the last one took no value
   int exponent = 0;
   float pivot = 0;  // before scaling
 };
@@ -216,10 +221,12 @@ int fused_chunk(const Raw* raw, int n, const Place& place, float* buffer, const 
   Fused f;
   {
     const SubnormalMode mode(guess.exponent > -limit + 50 ? SubnormalMode::kFlushAll : SubnormalMode::kFlushResults);
-    if (out.tile != nullptr && in_float)
-      fused_loop<Raw, true>(raw, n, index, place.view->key, scale, pivot, stop_at, next, counters, out, f);
+    if (out.tile != nullptr && in_float && out.direct)
+      fused_loop<Raw, true, true>(raw, n, index, place.view->key, scale, pivot, stop_at, next, counters, out, f);
+    else if (out.tile != nullptr && in_float)
+      fused_loop<Raw, true, false>(raw, n, index, place.view->key, scale, pivot, stop_at, next, counters, out, f);
     else
-      fused_loop<Raw, false>(raw, n, index, place.view->key, scale, pivot, stop_at, next, counters, out, f);
+      fused_loop<Raw, false, false>(raw, n, index, place.view->key, scale, pivot, stop_at, next, counters, out, f);
   }
   const int done = f.done;
   if (done < n) guess.usable = false;

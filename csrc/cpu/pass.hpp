@@ -6,6 +6,12 @@
 #include "../core/record.hpp"
 #include "../core/view.hpp"
 
+#if defined(__GNUC__)
+#define GRADTAIL_PREFETCH(address) __builtin_prefetch(address, 0, 2)
+#else
+#define GRADTAIL_PREFETCH(address) static_cast<void>(address)
+#endif
+
 namespace gradtail::cpu {
 
 constexpr std::int64_t kTile = 1 << 16;  // elements that share one partial record
@@ -25,9 +31,13 @@ struct Sketch {
   static constexpr int kMostSpans = 8;
 
   float* tile = nullptr;    // buckets + 8 * kSpare; null: no sketch is wanted
+  float* folded = nullptr;  // fold + 8 * kSpare, of the row alone; used where `direct`
   double* total = nullptr;  // buckets
   double* row = nullptr;    // fold, may be null
   int buckets = 0, log2_buckets = 0, fold = 0;
+  // Whether values go to `folded` as well as to `tile`, which then need not be moved at the end of a row: cheaper
+  // where rows are short. Else what is moved from `tile` is added to the row.
+  bool direct = false;
   struct Span {
     int first, count;  // groups
   };
@@ -45,6 +55,7 @@ struct Tile {
   const BufferView* view;
   std::int64_t offset;
   std::int64_t size;  // at most kTile
+  const void* next;   // what will be read after it; may be null
 };
 
 // One instruction set.
@@ -52,7 +63,8 @@ struct Kernels {
   // Move counters to a row of the table, and zero them; magnitude bins in use lie in [low, high].
   void (*flush)(const Counters&, std::int64_t low, std::int64_t high, std::uint64_t* row);
   void (*summarize)(const Tile&, Record&, Counters&, Sketch&);
-  void (*end_sketch)(Sketch&);                      // move what is in float32 to the sums
+  void (*end_sketch)(Sketch&);                      // move `tile` to the sums
+  void (*end_row)(Sketch&);                         // move `folded` to the row
   void (*update_piece)(const Tile&, const Piece&);  // groups whose first element lies in the tile
 };
 

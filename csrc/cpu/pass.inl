@@ -20,11 +20,6 @@
 #if defined(__SSE2__)
 #include <immintrin.h>
 #endif
-#if defined(__GNUC__)
-#define GRADTAIL_PREFETCH(address) __builtin_prefetch(address, 0, 2)
-#else
-#define GRADTAIL_PREFETCH(address) static_cast<void>(address)
-#endif
 #if defined(_MSC_VER)
 #define GRADTAIL_RESTRICT __restrict
 #else
@@ -278,11 +273,12 @@ void summarize_chunk(const double* raw, int n, const Place& place, float* buffer
 #include "fused.inl"
 
 constexpr std::int64_t kShortRun = 256;  // shorter runs are sketched one by one
+constexpr int kLookedAt = 64;            // values that the first guess at the scale of a tile is made from
 
 // A chunk in one loop where that can be; returns how many values it took, 0 where it cannot.
 template <typename Raw>
-int summarize_fused(const Raw* raw, int n, const Place& place, float* buffer, Guess& guess, Record& r,
-                    Counters& counters, Sketch& sketch) {
+int summarize_fused(const Raw* raw, int n, const Place& place, float* buffer, const void* ahead, Guess& guess,
+                    Record& r, Counters& counters, Sketch& sketch) {
   const BufferView& view = *place.view;
   if (counters.bits != 4) return 0;
   if (sketch.tile != nullptr) {
@@ -298,15 +294,17 @@ int summarize_fused(const Raw* raw, int n, const Place& place, float* buffer, Gu
   }
   constexpr bool widen_first = std::is_same<Raw, Half>::value;  // its conversion is no shift
   if (widen_first) widen(raw, n, buffer);
-  if (!guess.usable) {
-    const Scan seen = widen_first ? scan(buffer, n) : widen_and_scan(raw, n, n, buffer);
+  if (!guess.usable) {  // a few values will do: the loop bears what is far larger, and then a look at all
+    const int few = n < kLookedAt ? n : kLookedAt;
+    Scan seen = widen_first ? scan(buffer, few) : widen_and_scan(raw, few, few, buffer);
+    if (seen.max == 0 || guess.refused) seen = widen_first ? scan(buffer, n) : widen_and_scan(raw, n, n, buffer);
     if (seen.max == 0 || seen.max >= kInfinityBits) return 0;
-    guess = {true, exponent_of(static_cast<double>(float_of(seen.max))), 0};
+    guess = {true, false, exponent_of(static_cast<double>(float_of(seen.max))), 0};
   }
   if constexpr (widen_first)
-    return fused_chunk(buffer, n, place, buffer, raw + n, guess, r, counters, sketch);
+    return fused_chunk(buffer, n, place, buffer, ahead, guess, r, counters, sketch);
   else
-    return fused_chunk(raw, n, place, buffer, raw + n, guess, r, counters, sketch);
+    return fused_chunk(raw, n, place, buffer, ahead, guess, r, counters, sketch);
 }
 
 template <typename Raw>
@@ -316,9 +314,14 @@ void summarize_values(const Raw* raw, const Tile& tile, Record& r, Counters& cou
   for (std::int64_t i = 0; i < tile.size;) {
     const int n = static_cast<int>(tile.size - i < kChunk ? tile.size - i : kChunk);
     const Place place{tile.view, tile.offset + i};
-    int done = summarize_fused(raw + i, n, place, buffer, guess, r, counters, sketch);
-    // A guess that took nothing is dropped; what still cannot be taken without one goes the plain way.
-    if (done == 0 && !guess.usable) done = summarize_fused(raw + i, n, place, buffer, guess, r, counters, sketch);
+    const void* const ahead = i + n < tile.size || tile.next == nullptr ? raw + i + n : tile.next;
+    int done = summarize_fused(raw + i, n, place, buffer, ahead, guess, r, counters, sketch);
+    // A guess that took nothing is dropped, and one is made from all values; what still cannot be taken goes the
+    // plain way.
+    if (done == 0 && !guess.usable) {
+      guess.refused = true;
+      done = summarize_fused(raw + i, n, place, buffer, ahead, guess, r, counters, sketch);
+    }
     if (done == 0) {
       summarize_chunk(raw + i, n, place, buffer, r, counters, sketch);
       done = n;
@@ -369,6 +372,6 @@ void summarize_tile(const Tile& tile, Record& r, Counters& counters, Sketch& ske
 }  // namespace
 
 extern const Kernels kKernels;
-const Kernels kKernels = {flush, summarize_tile, end_sketch, update_piece};
+const Kernels kKernels = {flush, summarize_tile, end_sketch, end_row, update_piece};
 
 }  // namespace gradtail::cpu::GRADTAIL_ISA

@@ -58,16 +58,23 @@ inline void sketch_floats(Sketch& out, std::uint64_t key, std::int64_t index, co
     const int first = p / kSignsAWord, end = p + count;
     sign_words(block, p, end, words);
     const float* const from = x + offset - p;  // from[position]
+    const int folds = out.fold / kGroup;
     const auto one = [&](int k) {
-      out.tile[bucket_of(block, k, r)] += with_sign(from[k], words[k / kSignsAWord - first], k);
+      const int bucket = bucket_of(block, k, r);
+      const float v = with_sign(from[k], words[k / kSignsAWord - first], k);
+      out.tile[bucket] += v;
+      if (out.direct) out.folded[bucket & (out.fold - 1)] += v;
     };
     const GroupAdder adder(block.turn);
     const int whole = (p + kGroup - 1) / kGroup * kGroup;
     int k = p;
     for (; k < whole && k < end; ++k) one(k);
-    for (; k + kGroup <= end; k += kGroup)
-      adder.add(out.tile + ((k / kGroup + block.shift) & (groups - 1)) * kGroup, from + k,
-                words[k / kSignsAWord - first] >> (k % kSignsAWord));
+    for (; k + kGroup <= end; k += kGroup) {
+      const int group = (k / kGroup + block.shift) & (groups - 1);
+      const std::uint32_t signs = words[k / kSignsAWord - first] >> (k % kSignsAWord);
+      adder.add(out.tile + group * kGroup, from + k, signs);
+      if (out.direct) adder.add(out.folded + (group & (folds - 1)) * kGroup, from + k, signs);
+    }
     for (; k < end; ++k) one(k);
     const int low = (p / kGroup + block.shift) & (groups - 1), touched = (end - 1) / kGroup - p / kGroup + 1;
     out.touch(low, touched);
@@ -117,7 +124,7 @@ inline void move_groups(Sketch& s, int first, int last) {
 }
 
 inline void move_groups(Sketch& s, int first, int last) {
-  if (s.row != nullptr)
+  if (s.row != nullptr && !s.direct)
     move_groups<true>(s, first, last);
   else
     move_groups<false>(s, first, last);
@@ -145,4 +152,12 @@ void end_sketch(Sketch& s) {
     }
   }
   s.used = 0;
+}
+
+void end_row(Sketch& s) {
+  if (!s.direct) return;
+  for (int b = 0; b < s.fold + kGroup * Sketch::kSpare; ++b) {
+    s.row[b & (s.fold - 1)] += static_cast<double>(s.folded[b]);
+    s.folded[b] = 0;
+  }
 }

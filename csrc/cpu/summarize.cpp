@@ -25,6 +25,7 @@ constexpr std::int64_t kAlone = 1 << 17;         // fewer elements than this are
 constexpr std::int64_t kFlushEvery = 1ll << 31;  // 32-bit counters are emptied before they can overflow
 constexpr std::int64_t kLane = 1 << 18;          // elements that share the sums of a sketch, at least
 constexpr std::int64_t kMoveEvery = kTile / 2;   // elements after which a sketch in float32 is added to sums in double
+constexpr std::int64_t kDirect = 1 << 14;        // elements up to which an array goes to its row's sketch directly
 constexpr int kMostLanes = 64;
 constexpr std::int64_t kTileCost = 512;  // of a tile besides its elements, in elements
 
@@ -32,10 +33,10 @@ constexpr std::int64_t kTileCost = 512;  // of a tile besides its elements, in e
 class Scratch {
  public:
   // By the caller, before the threads start: an exception in one of them would end the process.
-  void reserve(int bits, int buckets) {
+  void reserve(int bits, int buckets, int fold) {
     const std::size_t size = 2 * bins(bits) + kGap;
     if (memory_.size() < size) memory_.assign(size, 0);
-    const std::size_t floats = buckets == 0 ? 0 : buckets + 8 * Sketch::kSpare + kLine;
+    const std::size_t floats = buckets == 0 ? 0 : buckets + fold + 2 * 8 * Sketch::kSpare + kLine;
     if (tile_.size() < floats) tile_.assign(floats, 0);
   }
   Counters counters(int bits) { return {memory_.data(), memory_.data() + bins(bits) + kGap, bits}; }
@@ -43,6 +44,7 @@ class Scratch {
     const auto address = reinterpret_cast<std::uintptr_t>(tile_.data());
     return tile_.data() + (64 - address % 64) % 64 / sizeof(float);
   }
+  float* folded(int buckets) { return tile() + buckets + 8 * Sketch::kSpare; }
 
  private:
   static constexpr std::size_t kGap = 16 * 3, kLine = 16;
@@ -115,8 +117,10 @@ struct Job {
   }
 
   Tile tile_of(std::int64_t v, std::int64_t t) const {
-    const std::int64_t offset = (t - first_tile[v]) * kTile;
-    return {&views[v], offset, std::min(kTile, views[v].size - offset)};
+    const std::int64_t offset = (t - first_tile[v]) * kTile, size = std::min(kTile, views[v].size - offset);
+    const bool last = offset + size == views[v].size;
+    const auto next = last && v + 2 < static_cast<std::int64_t>(first_tile.size()) ? views[v + 1].data : 0;
+    return {&views[v], offset, size, reinterpret_cast<const void*>(static_cast<std::uintptr_t>(next))};
   }
 
   std::int64_t view_of(std::int64_t t) const {
@@ -130,6 +134,7 @@ struct Job {
     Sketch sketch;
     if (out.sketch != nullptr) {
       sketch.tile = scratch.tile();
+      sketch.folded = scratch.folded(out.buckets);
       sketch.total = lane.total;
       sketch.buckets = out.buckets;
       while (1 << sketch.log2_buckets < out.buckets) ++sketch.log2_buckets;
@@ -138,14 +143,24 @@ struct Job {
     }
     std::int64_t low = kNoBin, high = -1, waiting = 0, unmoved = 0;
     std::int64_t v = view_of(lane.begin);
+    const std::int64_t last_view = view_of(lane.end - 1);
     bool first_row = true;
     for (std::int64_t t = lane.begin; t < lane.end; ++t) {
       while (first_tile[v + 1] <= t) ++v;
       const BufferView& view = views[v];
       const Tile tile = tile_of(v, t);
+      const bool direct = sketch.row != nullptr && view.size <= kDirect;
+      if (sketch.tile != nullptr && direct != sketch.direct) {
+        kernels->end_sketch(sketch);
+        kernels->end_row(sketch);
+        sketch.direct = direct, unmoved = 0;
+      }
       kernels->summarize(tile, partial[t], counters, sketch);
       if (out.track_first != nullptr) track(v, tile);
-      if (out.pieces != nullptr) kernels->update_piece(tile, out.pieces[v]);
+      if (out.pieces != nullptr) {
+        kernels->update_piece(tile, out.pieces[v]);
+        if (last_view > v) ask_for(out.pieces[v + 1]);
+      }
       low = std::min(low, partial[t].low_bin);
       high = std::max(high, partial[t].high_bin);
       waiting += tile.size;
@@ -156,11 +171,12 @@ struct Job {
         low = kNoBin, high = -1, waiting = 0;
       }
       unmoved += tile.size;
-      if (sketch.tile != nullptr && (row_ends || unmoved >= kMoveEvery)) {
+      if (sketch.tile != nullptr && (last || (row_ends && !direct) || unmoved >= kMoveEvery)) {
         kernels->end_sketch(sketch);
         unmoved = 0;
       }
       if (row_ends && sketch.row != nullptr) {
+        kernels->end_row(sketch);
         double* const to = first_row ? lane.first_row : last ? lane.last_row : out.row_sketches + view.row * out.fold;
         for (int b = 0; b < out.fold; ++b) {
           to[b] += row_sum[b];
@@ -184,6 +200,12 @@ struct Job {
     const std::int64_t* at = std::lower_bound(out.track_offset + out.track_first[v], end, tile.offset);
     for (; at < end && *at < tile.offset + tile.size; ++at)
       out.track_value[at - out.track_offset] = value_at(views[v], *at);
+  }
+
+  // The memory of the next view's moments: where views are small, waiting for it would be most of the work.
+  static void ask_for(const Piece& piece) {
+    for (int line = 0; line < 2; ++line) GRADTAIL_PREFETCH(reinterpret_cast<const char*>(piece.state) + 64 * line);
+    GRADTAIL_PREFETCH(reinterpret_cast<const char*>(piece.count));
   }
 
   static float value_at(const BufferView& view, std::int64_t offset) {
@@ -257,7 +279,7 @@ void run(Workspace& workspace, const BufferView* views, std::int64_t n, TableVie
   if (static_cast<int>(workspace.scratch.size()) < threads) workspace.scratch.resize(threads);
   if (static_cast<int>(workspace.row_sums.size()) < threads) workspace.row_sums.resize(threads);
   for (int i = 0; i < threads; ++i) {
-    workspace.scratch[i].reserve(table.bits, out.buckets);
+    workspace.scratch[i].reserve(table.bits, out.buckets, out.fold);
     workspace.row_sums[i].assign(out.fold, 0.0);
   }
   job.next_lane = 0;
