@@ -46,21 +46,38 @@ def test_observed_counts_steps_not_blocks() -> None:
 
 def test_experts_in_turns_are_remembered_within_bounds() -> None:
     rng = np.random.default_rng(0)
-    found = Ledger()
+    found, times = Ledger(), dict.fromkeys((f"expert{i}" for i in range(64)), 0)
     for step in range(3000):
         chosen = sorted(rng.choice(64, 4, replace=False).tolist())
         found.add(tuple((f"expert{i}", whole((5,))) for i in chosen), step)
+        for i in chosen:
+            times[f"expert{i}"] += 1
     state = found.state_dict()
     assert len(state["cohorts"]) <= MOST_COHORTS
-    assert len(found.steps) == 3000
     again = Ledger.from_state_dict(state)
-    assert again.steps == found.steps
+    for ledger in (found, again):
+        assert ledger.observed(times) == times  # exactly, though steps are forgotten
     twice = Ledger()
     twice.add((("expert0", whole((5,))),), 1500)
     assert again.overlap(twice) is not None
     later = Ledger()
-    later.add((("expert0", whole((5,))),), 3000)
+    for step in range(3000, 3010):
+        later.add((("expert0", whole((5,))),), step)
     assert again.overlap(later) is None
+    assert again.merge(later).observed(["expert0"]) == {"expert0": times["expert0"] + 10}
+
+
+def test_archived_shards_are_counted_once() -> None:
+    rng = np.random.default_rng(1)
+    halves, times = [Ledger(), Ledger()], dict.fromkeys((f"expert{i}" for i in range(30)), 0)
+    for step in range(1500):
+        chosen = sorted(rng.choice(30, 3, replace=False).tolist())
+        for half, ledger in enumerate(halves):
+            ledger.add(tuple((f"expert{i}", Place((8,), (4 * half,), (4,))) for i in chosen), step)
+        for i in chosen:
+            times[f"expert{i}"] += 1
+    assert halves[0].overlap(halves[1]) is None
+    assert halves[0].merge(halves[1]).observed(times) == times
 
 
 def filled_log(steps: list[int], most: int = 8) -> RecordLog:

@@ -251,3 +251,27 @@ def test_streams_that_do_not_fit_are_refused(backend: str, settings: dict, messa
         a.merge(b)
     with pytest.raises(TypeError, match="other: expected a GradientStream, got int"):
         a.merge(3)  # type: ignore[arg-type]
+
+
+def test_blocks_of_streams_that_did_not_begin_together_fit(backend: str) -> None:
+    """A rank that missed a step, or came a step later, must not blur the time line."""
+    parts = [stream(backend), stream(backend)]
+    for step in range(260):
+        for i, part in enumerate(parts):
+            if (i, step) not in {(1, 0), (1, 9)}:
+                part.update({f"w{i}": np.ones(3)}, step)
+    blocks = parts[0].merge(parts[1]).blocks()
+    assert len(blocks) >= 14
+    assert max(block.steps for block in blocks) <= 16
+    assert sum(block.steps for block in blocks) == 260
+
+
+def test_merged_settings_and_places_do_not_depend_on_the_order(backend: str) -> None:
+    a = GradientStream(backend=backend, window=8, history=64, sketch=256)
+    b = GradientStream(backend=backend, window=4, history=32, sketch=256)
+    a.update({"x": np.array([1.0, np.nan])}, 0)
+    b.update({"y": np.array([np.inf, 1.0])}, 0)
+    one, two = a.merge(b), b.merge(a)
+    assert one.first_nonfinite == two.first_nonfinite
+    assert one.settings == two.settings
+    assert one.settings["window"] == 4

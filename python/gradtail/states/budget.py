@@ -104,18 +104,18 @@ def divide(
     ValueError
         Not even one group finds room.
     """
-    tracks = max(sizes.tracks, len(elements)) if sizes.tracks else 0
-    fixed = sizes.window * (4 * sizes.sketch + 5 * tracks) + 8 * sizes.sketch + _PER_ARRAY * len(elements)
-    cell, moments = _coordinates(memory, elements, coordinates)
-    left = memory - fixed - moments
+    cell = _cell(memory, elements, coordinates)
+    fixed = fixed_bytes(sizes, elements, cell)
+    left = memory - fixed
     plan = Plan(0, _BLOCKS[-1], cell)
     for blocks in _BLOCKS:
-        most = left // _group_bytes(sizes, blocks)
+        most = left // group_bytes(sizes, blocks)
         plan = Plan(max(most, 0), blocks, cell)
         if most >= groups or blocks == _BLOCKS[1]:
             break
     if plan.groups < 1:
-        least = fixed + moments + _group_bytes(sizes, _BLOCKS[1])
+        least = fixed + group_bytes(sizes, _BLOCKS[1])
+        tracks = _tracks(sizes, elements)
         raise ValueError(
             f"memory: expected at least {format_bytes(least)} for a window of {sizes.window} steps, "
             f"a sketch of {sizes.sketch}, {tracks} tracks and coordinates={coordinates!r}, "
@@ -124,23 +124,32 @@ def divide(
     return plan
 
 
-def _group_bytes(sizes: Sizes, blocks: int) -> int:
+def fixed_bytes(sizes: Sizes, elements: Sequence[int], cell: int) -> int:
+    """Return the memory of what does not depend on groups."""
+    rings = sizes.window * (4 * sizes.sketch + 5 * _tracks(sizes, elements)) + 8 * sizes.sketch
+    return rings + _PER_ARRAY * len(elements) + (_moment_bytes(elements, cell) if cell else 0)
+
+
+def group_bytes(sizes: Sizes, blocks: int) -> int:
+    """Return the memory of one group with so many blocks of steps."""
     bins: int = (2 * _TOUCHED + blocks * _PACKED) * (1 << sizes.bits) // 16
     ring = min(sizes.window, GROUP_WINDOW) * (4 * min(FOLD, sizes.sketch) + 16)
     return bins + 256 + ring + 4 * sizes.history
 
 
-def _coordinates(memory: int, elements: Sequence[int], coordinates: str | int | None) -> tuple[int, int]:
-    """Return the cell and the bytes that CoordinateMoments take."""
+def _tracks(sizes: Sizes, elements: Sequence[int]) -> int:
+    return max(sizes.tracks, len(elements)) if sizes.tracks else 0
+
+
+def _cell(memory: int, elements: Sequence[int], coordinates: str | int | None) -> int:
     if coordinates is None:
-        return 0, 0
+        return 0
     if coordinates != "auto":
-        cell = 1 if coordinates == "dense" else int(coordinates)
-        return cell, _moment_bytes(elements, cell)
+        return 1 if coordinates == "dense" else int(coordinates)
     cell = 64
     while _moment_bytes(elements, cell) > memory // 4 and cell < 1 << 24:
         cell *= 2
-    return cell, _moment_bytes(elements, cell)
+    return cell
 
 
 def _moment_bytes(elements: Sequence[int], cell: int) -> int:

@@ -16,7 +16,12 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+_LEAST_SUM = 2.0**-112
+"""Below this a sum of powers may be subnormal in the float32 that it is kept in: the coordinate is very small
+beside others of its parameter."""
+
+
+@dataclass(frozen=True, repr=False)
 class CoordinateMoments:
     """Moments of some coordinates of one parameter over the steps in which it was observed.
 
@@ -38,6 +43,10 @@ class CoordinateMoments:
     exponent: int
     sums: FloatArray
 
+    def __repr__(self) -> str:
+        steps = f", {self.count.min()} to {self.count.max()} steps" if len(self.count) else ""
+        return f"CoordinateMoments({len(self.index)} coordinates{steps})"
+
     @classmethod
     def empty(cls) -> CoordinateMoments:
         """Return the moments of nothing."""
@@ -55,15 +64,19 @@ class CoordinateMoments:
 
     @property
     def skewness(self) -> FloatArray:
-        """Third standardised moment, shape (n,); NaN without spread."""
+        """Third standardised moment, shape (n,); NaN without spread, or where float32 has lost it."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(np.sqrt(self.count) * self.sums[2] / self.sums[1] ** 1.5)
+            skewness = np.sqrt(self.count) * self.sums[2] / self.sums[1] ** 1.5
+            lost = (self.sums[1] / self.count) ** 1.5 < _LEAST_SUM
+        return np.where(lost, np.nan, skewness)
 
     @property
     def excess_kurtosis(self) -> FloatArray:
-        """Fourth standardised moment less 3, shape (n,); NaN without spread."""
+        """Fourth standardised moment less 3, shape (n,); NaN without spread, or where float32 has lost it."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(self.count * self.sums[3] / self.sums[1] ** 2 - 3)
+            kurtosis = self.count * self.sums[3] / self.sums[1] ** 2 - 3
+            lost = (self.sums[1] / self.count) ** 2 < _LEAST_SUM
+        return np.where(lost, np.nan, kurtosis)
 
     def merge(self, other: CoordinateMoments) -> CoordinateMoments:
         """Join the moments over disjoint steps, or of other coordinates (Pébay, SAND2008-6212, eq. 2.1)."""

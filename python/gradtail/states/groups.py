@@ -80,7 +80,7 @@ class Groups:
         known = set(self.of.values())
         for name in names:
             group = self._group(name)
-            if not self.by_rule and self.most is not None and group not in known and len(known) >= self.most:
+            if self.most is not None and group not in known and len(known) >= self.most:
                 group = OTHER
             found[name] = group
             known.add(group)

@@ -63,6 +63,8 @@ class Place:
         parts = [tuple(numbers[i * axes : (i + 1) * axes]) for i in range(3)]
         if len(numbers) < 3 * axes:
             raise ValueError(f"state: expected {3 * axes} numbers of a place, got {len(numbers)}")
+        if any(o < 0 or n < 0 or o + n > full for full, o, n in zip(*parts, strict=True)):
+            raise ValueError(f"state: expected a block within its parameter, got {parts}")
         return cls(*parts), numbers[3 * axes :]
 
     def overlaps(self, other: Place) -> bool:

@@ -63,13 +63,16 @@ class RecordLog:
             return
         if self._steps and step == self._steps[-1]:
             self._drop(len(self) - 1)
-        with np.errstate(over="ignore", under="ignore"):
-            self._append(step, norms.astype(np.float32), norm, nonfinite)
+        self._append(step, _narrow(norms), norm, nonfinite)
         while len(self) > self.most:
             self._thin()
 
     def __len__(self) -> int:
         return len(self._steps)
+
+    def __repr__(self) -> str:
+        span = f", steps {self._steps[0]} to {self._steps[-1]}" if self._steps else ""
+        return f"RecordLog({len(self)} rows{span}, stride {self.stride})"
 
     @property
     def nbytes(self) -> int:
@@ -125,8 +128,7 @@ class RecordLog:
         for step in sorted(rows):
             if new.takes(step):
                 norms, norm, nonfinite = rows[step]
-                with np.errstate(over="ignore", under="ignore"):
-                    new._append(step, norms.astype(np.float32), norm, nonfinite)
+                new._append(step, _narrow(norms), norm, nonfinite)
         while len(new) > new.most:
             new._thin()
         return new
@@ -152,6 +154,8 @@ class RecordLog:
         """Rebuild a log."""
         new = cls(int(state["most"]))
         new.stride = int(state["stride"])
+        if new.stride < 1:
+            raise ValueError(f"state: expected a stride of at least 1, got {new.stride}")
         new._steps = [int(step) for step in state["steps"]]
         new._norms = [row.copy() for row in np.asarray(state["norms"], np.float32)]
         new._norm = [float(norm) for norm in state["norm"]]
@@ -184,6 +188,14 @@ class RecordLog:
         for row, values in zip(table, self._norms, strict=True):
             row[: values.size] = values
         return table
+
+
+def _narrow(norms: FloatArray) -> npt.NDArray[np.float32]:
+    """Round to float32; what lies beyond its range becomes its largest or smallest number."""
+    limits = np.finfo(np.float32)
+    kept = np.where(norms > 0, np.clip(norms, float(limits.smallest_subnormal), float(limits.max)), norms)
+    narrow: npt.NDArray[np.float32] = np.where(np.isinf(norms), np.inf, kept).astype(np.float32)
+    return narrow
 
 
 def _added(

@@ -15,7 +15,7 @@ FloatArray = npt.NDArray[np.float64]
 IndexArray = npt.NDArray[np.intp]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Ring:
     """Sketches of one set of values over the newest steps.
 
@@ -35,6 +35,9 @@ class Ring:
     vectors: FloatArray
     norms: FloatArray
     nonfinite: int
+
+    def __repr__(self) -> str:
+        return f"Ring({len(self.steps)} steps, {self.vectors.shape[1]} buckets)"
 
 
 class SketchRing:

@@ -57,6 +57,13 @@ class StepSet:
         for step in steps:
             self.add(step)
 
+    @classmethod
+    def of(cls, run: Run) -> StepSet:
+        """Return the steps of one run."""
+        new = cls()
+        new._runs = [run]
+        return new
+
     def add(self, step: int) -> None:
         """Add a step above all others; the last one again changes nothing."""
         if self._runs:
@@ -87,6 +94,8 @@ class StepSet:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, StepSet):
             return NotImplemented
+        if self._runs == other._runs:
+            return True
         return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
 
     __hash__ = None  # type: ignore[assignment]
@@ -121,21 +130,19 @@ class StepSet:
         return any(a.meets(b) for a in self._runs for b in other._runs)
 
     def union(self, other: StepSet) -> StepSet:
-        """Return the steps of either."""
-        if not self._runs or not other._runs:
-            return self.copy() if self._runs else other.copy()
-        mine, theirs = self._runs, other._runs
-        if mine[-1].last > theirs[-1].last:
-            mine, theirs = theirs, mine
+        """Return the steps of either; runs that do not interleave are joined as they are."""
         new = StepSet()
-        if mine[-1].last < theirs[0].first:  # one after the other
-            new._runs = list(mine)
-            new._append(theirs)
-        elif mine == theirs:
-            new._runs = list(mine)
-        else:
-            for step in sorted({*self, *other}):
-                new.add(step)
+        if self._runs == other._runs:
+            new._runs = list(self._runs)
+            return new
+        overlapping: list[Run] = []
+        for run in sorted([*self._runs, *other._runs], key=lambda run: (run.first, run.stride)):
+            if overlapping and run.first > max(r.last for r in overlapping):
+                new._extend(_joined(overlapping))
+                overlapping = []
+            overlapping.append(run)
+        if overlapping:
+            new._extend(_joined(overlapping))
         return new
 
     def cut(self, last: int) -> StepSet:
@@ -145,13 +152,6 @@ class StepSet:
             if kept := run.count(run.first, last):
                 end = run.first + (kept - 1) * run.stride
                 new._runs.append(Run(run.first, end, run.stride if kept > 1 else 1))
-        return new
-
-    def covered(self) -> StepSet:
-        """Return every number from the first to the last: a set that holds this one, kept as one run."""
-        new = StepSet()
-        if self._runs:
-            new._runs = [Run(self._runs[0].first, self._runs[-1].last, 1)]
         return new
 
     def copy(self) -> StepSet:
@@ -180,13 +180,43 @@ class StepSet:
             new._runs.append(Run(first, last, stride))
         return new
 
-    def _append(self, runs: list[Run]) -> None:
+    @property
+    def nbytes(self) -> int:
+        """Memory, in bytes, about."""
+        return 128 * len(self._runs)
+
+    def _extend(self, runs: list[Run]) -> None:
         """Add runs that lie above all steps here, going on with the last run where they fit."""
         head, *rest = runs
-        last = self._runs[-1]
-        stride = head.first - last.last
-        if (len(last) == 1 or last.stride == stride) and (len(head) == 1 or head.stride == stride):
-            self._runs[-1] = Run(last.first, head.last, stride)
+        if self._runs:
+            last = self._runs[-1]
+            stride = head.first - last.last
+            if (len(last) == 1 or last.stride == stride) and (len(head) == 1 or head.stride == stride):
+                self._runs[-1] = Run(last.first, head.last, stride)
+                self._runs += rest
+                return
+        self._runs += runs
+
+
+def _joined(runs: list[Run]) -> list[Run]:
+    """Join runs whose ranges overlap, sorted by their first step; odd mixtures step by step."""
+    done: list[Run] = []
+    total = runs[0]
+    for run in runs[1:]:
+        stride = total.stride if len(total) > 1 else run.stride
+        aligned = (run.first - total.first) % stride == 0
+        if aligned and run.last <= total.last and run.stride % stride == 0:
+            continue  # nothing new
+        if run.stride == 1 and len(run) > 1 and run.last >= total.last:
+            if before := total.count(total.first, run.first - 1):
+                last = total.first + (before - 1) * total.stride
+                done.append(Run(total.first, last, total.stride if before > 1 else 1))
+            total = run
+        elif aligned and (run.stride == stride or len(run) == 1):
+            total = Run(total.first, max(total.last, run.last), stride)
         else:
-            self._runs.append(head)
-        self._runs += rest
+            steps = StepSet()
+            for step in sorted({s for some in runs for s in range(some.first, some.last + 1, some.stride)}):
+                steps.add(step)
+            return steps._runs
+    return [*done, total]

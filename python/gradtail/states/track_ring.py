@@ -16,7 +16,7 @@ from gradtail.states.tracks import tracked_indices
 IntArray = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Tracks:
     """Values of some coordinates over steps.
 
@@ -39,6 +39,9 @@ class Tracks:
     index: IntArray
     values: npt.NDArray[np.float32]
     observed: npt.NDArray[np.bool_]
+
+    def __repr__(self) -> str:
+        return f"Tracks({len(self.index)} coordinates, {len(self.steps)} steps)"
 
 
 class TrackRing:
@@ -102,7 +105,7 @@ class TrackRing:
 
     def tracks(self, names: Sequence[str] | None = None) -> Tracks:
         """Return what is kept of some parameters; None is all."""
-        names = list(self._index) if names is None else list(names)
+        names = list(self._index) if names is None else [name for name in names if name in self._index]
         slots = self._slots.order()
         columns = _joined([self._first[n] + np.arange(len(self._index[n])) for n in names])
         return Tracks(
@@ -168,6 +171,8 @@ class TrackRing:
             raise ValueError(f"state: expected tracks of shape {shape}, got {values.shape}")
         if len(steps) > window or np.any(np.diff(steps) <= 0):
             raise ValueError(f"state: expected at most {window} rising steps of tracks, got {len(steps)}")
+        if len(index) and index.min() < 0:
+            raise ValueError(f"state: expected indices of at least 0, got {index.min()}")
         parts = np.split(index, np.cumsum(counts)[:-1]) if len(counts) else []
         names = np.asarray(state["names"]).tolist()
         new._add_columns(dict(zip(names, parts, strict=True)))
@@ -176,12 +181,12 @@ class TrackRing:
         return new
 
     def _add_columns(self, index: Mapping[str, IntArray]) -> None:
+        more = ((0, 0), (0, sum(len(chosen) for chosen in index.values())))
+        values = np.pad(self._values, more, constant_values=np.nan)
+        self._values, self._observed = values, np.pad(self._observed, more)
         for name, chosen in index.items():
             self._index[name], self._first[name] = chosen, self._columns
             self._columns += len(chosen)
-        more = ((0, 0), (0, self._columns - self._values.shape[1]))
-        self._values = np.pad(self._values, more, constant_values=np.nan)
-        self._observed = np.pad(self._observed, more)
 
     def _columns_in(self, new: TrackRing) -> tuple[IntArray, IntArray]:
         """Columns here, and in ``new``, of the coordinates that both follow."""

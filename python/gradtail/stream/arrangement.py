@@ -30,6 +30,7 @@ class Known:
     place: Place
     layout: int
     words: str
+    placed: bool = False  # the caller said where
 
 
 def describe(arrays: Mapping[str, Any], places: Places | None) -> dict[str, Known]:
@@ -43,6 +44,8 @@ def describe(arrays: Mapping[str, Any], places: Places | None) -> dict[str, Know
     for name in arrays:
         if not isinstance(name, str):
             raise TypeError(f"arrays: expected names of type str, got {name!r}")
+        if "\0" in name:  # NumPy's strings, which states are saved as, cannot end in one
+            raise ValueError(f"arrays: expected names without NUL, got {name!r}")
     views = views_of(arrays, "arrays")
     places = {} if places is None else places
     if not isinstance(places, Mapping):
@@ -60,7 +63,7 @@ def describe(arrays: Mapping[str, Any], places: Places | None) -> dict[str, Know
         in_order = layout == layout_signature(shape, tuple(axis for axis, n in enumerate(shape) if n > 1))
         if not place.is_whole and place.size and not in_order:
             raise ValueError(f"arrays[{name!r}]: expected a block of a larger whole in C order, got {words}")
-        known[name] = Known(place, layout, words)
+        known[name] = Known(place, layout, words, name in places)
     return known
 
 
@@ -95,12 +98,13 @@ class Arrangement:
         self._table["key"] = np.array([keys[self.names[i]] for i, _ in spans], np.uint64)
         self._sizes = np.array([own.place.size for own in self._known], np.int64)
         self._layouts = np.array([own.layout for own in self._known], np.uint64)
-        self._whole = all(own.place.is_whole for own in self._known)
+        self._placed = {name: own.place for name, own in known.items() if own.placed}
         self._in_order = self.names == self.given
         self._itemsizes = np.array([dtype.itemsize for dtype in DTYPES], np.uint64)
         self.out = Outputs.empty(len(spans))
         self.columns: npt.NDArray[np.intp] = np.zeros(0, np.intp)
         self._live: list[LivePiece] = []
+        self.pieces_of_views: npt.NDArray[np.void] | None = None
         self._scaled = np.zeros(0, bool)
         self._ready = True
 
@@ -108,17 +112,11 @@ class Arrangement:
         """Whether these are the names and places that this was made for."""
         if self.given != list(arrays):
             return False
-        if not places and self._whole:
-            return True
-        places = places or {}
-        for name, known in zip(self.names, self._known, strict=True):
-            if name in places:
-                place = places[name]
-                if place != known.place and place != (known.place.full_shape, known.place.offset):
-                    return False
-            elif not known.place.is_whole:
-                return False
-        return True
+        if not places:
+            return not self._placed and places in (None, {})
+        if not isinstance(places, Mapping) or places.keys() != self._placed.keys():
+            return False
+        return all(_same_place(places[name], arrays[name], place) for name, place in self._placed.items())
 
     def views(self, arrays: Mapping[str, Any]) -> Views:
         """Describe where the arrays lie now.
@@ -167,7 +165,7 @@ class Arrangement:
     def refresh(self) -> None:
         """Read the scales of CoordinateMoments again: another arrangement may have changed them."""
         if self._live:
-            self.out.pieces = np.concatenate([piece.pieces for piece in self._live])
+            self.pieces_of_views = np.concatenate([piece.pieces for piece in self._live])
             self._scaled = np.concatenate([piece.scaled for piece in self._live])
             self._ready = bool(self._scaled.all())
 
@@ -183,17 +181,18 @@ class Arrangement:
 
     def rescale(self) -> None:
         """Give CoordinateMoments the scale of the values just seen, where they have none or one too small."""
-        assert self.out.pieces is not None
+        pieces = self.pieces_of_views
+        assert pieces is not None
         largest = self.out.records["max_abs"]
         exponents = np.frexp(largest)[1]
-        wanting = (largest > 0) & (~self._scaled | (exponents > self.out.pieces["exponent"] + GROWTH))
+        wanting = (largest > 0) & (~self._scaled | (exponents > pieces["exponent"] + GROWTH))
         if not wanting.any():
             return
         first = 0
         for piece in self._live:
             part = slice(first, first + len(piece.pieces))
             piece.rescale(exponents[part], wanting[part])
-            self.out.pieces[part], self._scaled[part] = piece.pieces, piece.scaled
+            pieces[part], self._scaled[part] = piece.pieces, piece.scaled
             first = part.stop
         self._ready = bool(self._scaled.all())
 
@@ -203,6 +202,17 @@ class Arrangement:
             (self.names[i], int(view["start"]), int(view["run"]), int(view["stride"]), int(view["size"]))
             for i, view in zip(self.source.tolist(), self._table, strict=True)
         ]
+
+
+def _same_place(given: Any, array: Any, place: Place) -> bool:
+    if isinstance(given, Place):
+        return given == place
+    try:
+        full, offset = given
+        same = tuple(full) == place.full_shape and tuple(offset) == place.offset
+    except (TypeError, ValueError):
+        return False  # to be told what is wrong with it
+    return same and tuple(array.shape) == place.shape
 
 
 def _words(array: Any, shape: tuple[int, ...]) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
+from gradtail.states.budget import Plan
 from gradtail.states.packed import PackedTable
 from gradtail.states.table import SummaryTable, merge_records
 from gradtail.states.timeline import PackedBlock, placed
-from gradtail.stream.state import NonFinite, State
+from gradtail.stream.settings import Settings
+from gradtail.stream.state import State
 
 
 def merge(a: State, b: State) -> State:
@@ -48,6 +52,15 @@ def _check(a: State, b: State) -> None:
         raise ValueError(f"other: expected values not counted here, got {found}, counted by both")
 
 
+def _settings(a: State, b: State) -> Settings:
+    """Return the settings that both have kept to."""
+    least = {
+        key: min(getattr(a.settings, key), getattr(b.settings, key))
+        for key in ("window", "tracks", "history")
+    }
+    return replace(a.settings, **least, memory=max(a.settings.memory, b.settings.memory))
+
+
 def _like(empty: State, full: State) -> State:
     """Return a state with the groups of another one and nothing in them."""
     new = State(empty.settings, None, empty.backend)
@@ -59,9 +72,10 @@ def _like(empty: State, full: State) -> State:
 
 
 def _joined(a: State, b: State) -> State:
-    new = State(a.settings, None, a.backend)
+    new = State(_settings(a, b), None, a.backend)
     assert a.plan is not None
-    new.plan = a.plan
+    assert b.plan is not None
+    new.plan = Plan(min(a.plan.groups, b.plan.groups), min(a.plan.blocks, b.plan.blocks), a.plan.cell)
     new.groups = a.groups.copy()
     new.groups.of = {**a.groups.of, **b.groups.of}
     new.declared = {**a.declared, **b.declared}
@@ -70,7 +84,6 @@ def _joined(a: State, b: State) -> State:
         known = list(a.known.get(name, ()))
         known += [own for own in b.known.get(name, ()) if all(own.place != k.place for k in known)]
         new.known[name] = known
-        new.sizes[name] = sum(own.place.size for own in known)
     for group in [*a.rows, *b.rows]:
         new.rows.setdefault(group, len(new.rows))
     rows = len(new.rows)
@@ -83,7 +96,8 @@ def _joined(a: State, b: State) -> State:
     new.group_ring = a.group_ring.merge(b.group_ring, mine, theirs, rows)
     new.tracks = a.tracks.merge(b.tracks)
     new.coordinates = a.coordinates.merge(b.coordinates)
-    new.first_nonfinite = _earlier(a.first_nonfinite, b.first_nonfinite, list(new.elements))
+    found = [place for place in (a.first_nonfinite, b.first_nonfinite) if place is not None]
+    new.first_nonfinite = min(found, key=lambda f: (f.step, f.name, f.index), default=None)
     _join_summaries(new, (a, mine), (b, theirs))
     return new
 
@@ -111,9 +125,4 @@ def _join_summaries(new: State, *parts: tuple[State, np.ndarray[tuple[int], np.d
         else:
             newest = PackedBlock(state.last_step, state.last_step, PackedTable.pack(state.newest))
             blocks += placed([newest], index, rows)
-    new.timeline.set(blocks, rows, new.counted)
-
-
-def _earlier(a: NonFinite | None, b: NonFinite | None, names: list[str]) -> NonFinite | None:
-    found = [place for place in (a, b) if place is not None]
-    return min(found, key=lambda f: (f.step, names.index(f.name), f.index), default=None)
+    new.timeline.set(blocks, rows)

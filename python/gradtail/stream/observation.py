@@ -8,12 +8,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gradtail.buffers import Views
 from gradtail.states.hashing import tensor_key
 from gradtail.states.table import NO_INDEX
 from gradtail.states.tracks import local_offsets
 from gradtail.stream.arrangement import Arrangement, Known, Places, describe
 from gradtail.stream.state import NonFinite, State
 
+MOST_STEPS = 2**62
+
+_MOST_PLACES = 8  # arrangements remembered of the same names: blocks that move
 _MOST_ARRANGEMENTS = 32  # sets of names remembered: where experts take turns, each set has its own
 
 
@@ -31,18 +35,26 @@ def observe(state: State, arrays: Mapping[str, Any], step: int | None, places: P
     views = arrangement.views(arrays)
     if step != state.last_step:
         _begin(state)
+    try:
+        _make_pass(state, arrangement, views)
+        _note(state, arrangement, step)
+    except BaseException:  # a signal too: half a step must not stay
+        state.forget(step)
+        raise
+
+
+def _make_pass(state: State, arrangement: Arrangement, views: Views) -> None:
     out = arrangement.out
     out.sketch = state.sketch if state.settings.sketch else None
     out.row_sketches = state.row_sketches if state.settings.sketch else None
-    pieces, out.pieces = out.pieces, out.pieces if arrangement.scaled else None
+    ready = arrangement.scaled
+    out.pieces = arrangement.pieces_of_views if ready else None
     state.backend.observe(views, state.newest, out)
-    out.pieces = pieces
     if arrangement.followed:
-        ready = arrangement.scaled
         arrangement.rescale()
         if not ready:
-            state.backend.update_coordinates(views, pieces)
-    _note(state, arrangement, step)
+            assert arrangement.pieces_of_views is not None
+            state.backend.update_coordinates(views, arrangement.pieces_of_views)
 
 
 def sketch_of(state: State, arrays: Mapping[str, Any], places: Places | None) -> npt.NDArray[np.float64]:
@@ -66,6 +78,8 @@ def _checked_step(state: State, step: int | None) -> int:
         return 0 if last is None else last + 1
     if isinstance(step, bool) or not isinstance(step, (int, np.integer)):
         raise TypeError(f"step: expected an int, got {step!r}")
+    if not 0 <= step < MOST_STEPS:
+        raise ValueError(f"step: expected an int from 0 to 2**62 - 1, got {step}")
     if last is not None and step < last:
         raise ValueError(f"step: expected a number of at least {last}, got {step}")
     if last == step and not state.has_newest:
@@ -125,7 +139,6 @@ def _arrange(state: State, known: Mapping[str, Known]) -> Arrangement:
             state.keys[name] = tensor_key(state.settings.seed, name)
         if all(before.place != own.place for before in state.known.get(name, ())):
             state.known.setdefault(name, []).append(own)
-            state.sizes[name] = state.sizes.get(name, 0) + own.place.size
     arrangement = Arrangement(
         known, {name: rows[state.groups.of[name]] for name in known}, {n: state.keys[n] for n in known}
     )
@@ -135,7 +148,9 @@ def _arrange(state: State, known: Mapping[str, Known]) -> Arrangement:
         arrangement.follow(
             [state.coordinates.live(name, place, state.keys[name]) for name, place in arrangement.pieces]
         )
-    state.arrangements.setdefault(tuple(known), []).append(arrangement)
+    alike = state.arrangements.setdefault(tuple(known), [])
+    alike.append(arrangement)
+    del alike[:-_MOST_PLACES]
     state.current = arrangement
     # Sets of names that come and go for ever are forgotten; those that make up one step never.
     arranged = sum(len(names) * len(found) for names, found in state.arrangements.items())
@@ -162,10 +177,10 @@ def _begin(state: State) -> None:
     if not state.has_newest:
         return
     assert state.last_step is not None
-    state.timeline.add(state.last_step, state.newest)
-    if state.timeline.just_closed:
-        while state.nbytes > state.settings.memory and state.timeline.shrink():
-            pass
+    closed = state.timeline.add(state.last_step, state.newest)
+    state.has_newest = False
+    while closed and state.nbytes > state.settings.memory and state.timeline.shrink():
+        pass
     state.backend.clear(state.newest)
     state.sketch[...] = 0
     state.row_sketches[...] = 0

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import zipfile
+import zlib
 from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -10,6 +15,7 @@ import numpy as np
 
 from gradtail.states.budget import Plan
 from gradtail.states.coordinate_moments import CoordinateStore
+from gradtail.states.groups import Rule
 from gradtail.states.hashing import tensor_key
 from gradtail.states.ledger import Ledger
 from gradtail.states.packed import PackedTable
@@ -55,9 +61,9 @@ def state_dict(state: State) -> dict[str, Any]:
         ),
         "counted": state.counted.to_array(),
         "has_newest": int(state.has_newest),
-        "present": state.present,
-        "sketch": state.sketch,
-        "row_sketches": state.row_sketches,
+        "present": state.present.copy(),
+        "sketch": state.sketch.copy(),
+        "row_sketches": state.row_sketches.copy(),
         "first_nonfinite_name": "" if first is None else first.name,
         "first_nonfinite": np.array([] if first is None else [first.step, first.index], np.int64),
     }
@@ -66,7 +72,7 @@ def state_dict(state: State) -> dict[str, Any]:
     return flat
 
 
-def from_state_dict(flat: Mapping[str, Any], backend: ModuleType) -> State:
+def from_state_dict(flat: Mapping[str, Any], backend: ModuleType, rule: Rule | None = None) -> State:
     """Rebuild a state; TypeError or ValueError if it is none."""
     if not isinstance(flat, Mapping):
         raise TypeError(f"state: expected a mapping, got {type(flat).__name__}")
@@ -74,14 +80,44 @@ def from_state_dict(flat: Mapping[str, Any], backend: ModuleType) -> State:
     if schema != SCHEMA:
         raise ValueError(f"state: expected schema {SCHEMA}, got {schema}")
     try:
-        return _rebuilt(flat, backend)
+        return _rebuilt(flat, backend, rule)
     except KeyError as missing:
         raise ValueError(f"state: expected the key {missing}, got none") from None
+    except (IndexError, OverflowError) as error:
+        raise ValueError(f"state: expected numbers that fit together, got {error}") from None
 
 
-def _rebuilt(flat: Mapping[str, Any], backend: ModuleType) -> State:
+def save(path: str | PathLike[str], state: Mapping[str, Any]) -> None:
+    """Write a state beside ``path``, and then put it in its place."""
+    path = Path(path)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "wb") as file:
+            np.savez(file, **state)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def load(path: str | PathLike[str]) -> dict[str, Any]:
+    """Read a state; OSError or ValueError if that cannot be."""
+    try:
+        with open(path, "rb") as file:
+            found = np.load(file, allow_pickle=False)
+            if not isinstance(found, np.lib.npyio.NpzFile):
+                raise ValueError("path: expected a file that GradientStream.save wrote, got a single array")
+            return dict(found)
+    except (zipfile.BadZipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"path: expected a file that GradientStream.save wrote, got {error}") from None
+    except ValueError as error:
+        if str(error).startswith("path:"):
+            raise
+        raise ValueError("path: expected a file that GradientStream.save wrote, got another one") from None
+
+
+def _rebuilt(flat: Mapping[str, Any], backend: ModuleType, rule: Rule | None) -> State:
     settings = _settings(_part(flat, "settings"))
-    state = State(settings, None, backend)
+    state = State(settings, rule, backend)
     names = [str(name) for name in np.asarray(flat["names"]).tolist()]
     state.elements = dict(zip(names, np.asarray(flat["elements"]).tolist(), strict=True))
     declared = [str(name) for name in np.asarray(flat["declared"]).tolist()]
@@ -158,4 +194,3 @@ def _load_known(state: State, part: Mapping[str, Any]) -> None:
     for name, words, axes, layout in zip(*columns, layouts, strict=True):
         place, numbers = Place.from_numbers(numbers, axes)
         state.known.setdefault(str(name), []).append(Known(place, layout, str(words)))
-        state.sizes[str(name)] = state.sizes.get(str(name), 0) + place.size

@@ -10,10 +10,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gradtail.states.budget import FOLD, GROUP_WINDOW, Plan, Sizes, divide
+from gradtail.states.budget import (
+    FOLD,
+    GROUP_WINDOW,
+    Plan,
+    Sizes,
+    divide,
+    fixed_bytes,
+    format_bytes,
+    group_bytes,
+)
 from gradtail.states.coordinate_moments import CoordinateStore
 from gradtail.states.groups import Groups, Rule
 from gradtail.states.ledger import Ledger
+from gradtail.states.places import Place
 from gradtail.states.record_log import RecordLog
 from gradtail.states.ring import SketchRing
 from gradtail.states.steps import StepSet
@@ -30,7 +40,15 @@ _PAGE = 4096
 
 @dataclass(frozen=True)
 class NonFinite:
-    """Where the first NaN or infinity of a run appeared."""
+    """Where the first NaN or infinity of a run appeared.
+
+    Attributes
+    ----------
+    step : int
+    name : str
+    index : int
+        Of the element: in the memory order of the array; for a block, in the C order of the parameter.
+    """
 
     step: int
     name: str
@@ -55,7 +73,6 @@ class State:
         self.rows: dict[str, int] = {}  # of each group
         self.declared: dict[str, int] = {}  # elements of the parameters that may come
         self.elements: dict[str, int] = {}  # of each whole parameter that came
-        self.sizes: dict[str, int] = {}  # of each array, all its blocks seen here together
         self.keys: dict[str, int] = {}
         self.known: dict[str, list[Known]] = {}
         self.ledger = Ledger()
@@ -101,12 +118,35 @@ class State:
         settings = self.settings
         sizes = Sizes(settings.bits, settings.window, settings.sketch, settings.tracks, settings.history)
         wanted = len(set(self.groups.preview(list(elements)).values()))
-        return divide(settings.memory, sizes, list(elements.values()), wanted, settings.coordinates)
+        plan = divide(settings.memory, sizes, list(elements.values()), wanted, settings.coordinates)
+        if self.groups.by_rule and wanted > plan.groups:
+            raise ValueError(
+                f"groups: expected at most {plan.groups} groups in memory={format_bytes(settings.memory)}, "
+                f"got {wanted}"
+            )
+        return plan
+
+    def preview(self) -> dict[str, Any]:
+        """Return the groups of all arrays declared or seen, and the memory that states may take."""
+        elements = {**self.declared, **self.elements}
+        plan = self.plan or self._divide(elements)
+        groups = self.groups.copy()
+        if groups.most is None:
+            groups.begin(list(elements), plan.groups)
+        of = {**groups.assign([name for name in elements if name not in groups.of]), **groups.of}
+        settings = self.settings
+        sizes = Sizes(settings.bits, settings.window, settings.sketch, settings.tracks, settings.history)
+        each = group_bytes(sizes, plan.blocks)
+        return {
+            "groups": {name: of[name] for name in elements},
+            "bytes": fixed_bytes(sizes, list(elements.values()), plan.cell) + each * len(set(of.values())),
+            "cell": plan.cell,
+        }
 
     def grow(self, rows: int) -> None:
         """Make room for more groups."""
         held = len(self.newest.records)
-        if rows == held:
+        if rows <= held:
             return
         newest = SummaryTable.empty(rows, self.settings.bits)
         newest.records[:held], newest.counts[:held] = self.newest.records, self.newest.counts
@@ -125,7 +165,8 @@ class State:
             return [self.rows[group]]
         rows = [row for name, row in self.rows.items() if name.startswith(f"{group}.")]
         if not rows:
-            within = self.groups.of.get(group)
+            found = (self.groups.of[name] for name in self.groups.of if f"{name}.".startswith(f"{group}."))
+            within = next(found, None)
             if within is not None:
                 raise ValueError(
                     f"group: expected one of stream.groups, got {group!r}, which is kept within {within!r}"
@@ -148,6 +189,11 @@ class State:
         norms = np.where(self.present, group_norms(records), np.nan)
         norms[records["nan"] + records["posinf"] + records["neginf"] > 0] = np.inf
         return norms
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Elements of each array that were seen here: blocks that overlap (resharding) count once."""
+        return {name: _covered([own.place for own in some]) for name, some in self.known.items()}
 
     @property
     def nbytes(self) -> int:
@@ -180,21 +226,36 @@ class State:
         """Forget everything after ``last``."""
         if self.last_step is None or self.last_step <= last:
             return
-        if self.has_newest:
-            self.backend.clear(self.newest)
-            self.sketch[...], self.row_sketches[...] = 0, 0
-            self.present[...], self.has_newest = False, False
+        self.forget(last + 1)
         self.timeline.cut(last)
+        self.coordinates.clear()
+        self.arrangements, self.current = {}, None  # they hold the memory of CoordinateMoments
+
+    def forget(self, step: int) -> None:
+        """Forget the newest step, and what rings and records hold of it and of later ones.
+
+        CoordinateMoments cannot give a step back: of one that was broken off they keep what they have taken.
+        """
+        last = step - 1
+        self.backend.clear(self.newest)
+        self.sketch[...], self.row_sketches[...] = 0, 0
+        self.present[...], self.has_newest = False, False
         self.log.cut(last)
         self.ring.cut(last)
         self.group_ring.cut(last)
         self.tracks.cut(last)
-        self.coordinates.clear()
-        self.arrangements, self.current = {}, None  # they hold the memory of CoordinateMoments
         self.ledger.cut(last)
         self.counted = self.counted.cut(last)
         if self.first_nonfinite is not None and self.first_nonfinite.step > last:
             self.first_nonfinite = None
+
+
+def _covered(places: list[Place]) -> int:
+    apart: list[Place] = []
+    for place in sorted(places, key=lambda place: -place.size):
+        if not any(place.overlaps(other) for other in apart):
+            apart.append(place)
+    return sum(place.size for place in apart)
 
 
 def group_norms(records: npt.NDArray[np.void]) -> FloatArray:

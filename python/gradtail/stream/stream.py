@@ -11,25 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from gradtail import backends
-from gradtail.estimators.clip import ClipSuggestion, suggest_clip
-from gradtail.estimators.spectrum import CovarianceSpectrum, covariance_spectrum
-from gradtail.states.coordinate_moments import CoordinateMoments
 from gradtail.states.groups import Rule
-from gradtail.states.packed import table_summary
-from gradtail.states.record_log import RecordLog
-from gradtail.states.ring import Ring
-from gradtail.states.steps import StepSet
-from gradtail.states.summary import Summary
-from gradtail.states.timeline import Block
-from gradtail.states.track_ring import Tracks
 from gradtail.stream import merging, saved
 from gradtail.stream.arrangement import Places
 from gradtail.stream.observation import observe, sketch_of
+from gradtail.stream.readings import Readings
 from gradtail.stream.settings import Settings
-from gradtail.stream.state import NonFinite, State
+from gradtail.stream.state import State
 
 
-class GradientStream:
+class GradientStream(Readings):
     """Statistics of many named arrays over the steps of a run, in one read of each and bounded memory.
 
     Every array is a group of its own, unless ``groups`` says otherwise or memory is short; groups that
@@ -131,6 +122,17 @@ class GradientStream:
                 raise ValueError(f"sizes[{name!r}]: expected an int of at least 0, got {size}")
         self._state.declare({name: int(size) for name, size in sizes.items()})
 
+    def plan(self) -> dict[str, Any]:
+        """Say how memory is divided among the arrays declared or seen.
+
+        Returns
+        -------
+        dict
+            ``groups`` (group of each array), ``bytes`` (what states may take in all) and ``cell``
+            (CoordinateMoments follow one group of 8 elements in so many; 0: none).
+        """
+        return self._state.preview()
+
     def update(
         self,
         arrays: Mapping[str, Any] | Sequence[Any],
@@ -177,193 +179,6 @@ class GradientStream:
         """
         return sketch_of(self._state, _named(arrays), places)
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What the stream was asked to keep, and, after the first update, what memory allowed."""
-        return self._state.account()
-
-    @property
-    def bits(self) -> int:
-        """Mantissa bits of the histograms."""
-        return self._state.settings.bits
-
-    @property
-    def backend(self) -> str:
-        """Name of the backend that does the pass."""
-        return str(self._backend.name)
-
-    @property
-    def names(self) -> list[str]:
-        """Names of arrays seen so far, in the order in which they came."""
-        return list(self._state.elements)
-
-    @property
-    def groups(self) -> list[str]:
-        """Names of groups, in the order in which they came: the columns of :attr:`history`."""
-        return list(self._state.rows)
-
-    def group_of(self, name: str) -> str:
-        """Return the group of an array; ValueError if none of that name was seen."""
-        if name not in self._state.groups.of:
-            raise ValueError(f"name: expected that of an array seen before, got {name!r}")
-        return self._state.groups.of[name]
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Elements of each array that were seen here: of a shard, those of the shard."""
-        return dict(self._state.sizes)
-
-    @property
-    def observed(self) -> dict[str, int]:
-        """Steps in which each array was there."""
-        return self._state.ledger.observed(self.names)
-
-    @property
-    def counted(self) -> StepSet:
-        """The steps observed."""
-        return self._state.counted.copy()
-
-    @property
-    def steps(self) -> int:
-        """Steps observed."""
-        return len(self._state.counted)
-
-    @property
-    def last_step(self) -> int | None:
-        """Number of the newest step; None before the first."""
-        return self._state.last_step
-
-    @property
-    def first_nonfinite(self) -> NonFinite | None:
-        """Where the first NaN or infinity appeared; None if there was none."""
-        return self._state.first_nonfinite
-
-    @property
-    def history(self) -> RecordLog:
-        """One row of scalars a step: norms of every group and of the whole, non-finite values."""
-        return self._state.log
-
-    @property
-    def nbytes(self) -> int:
-        """Memory of the states, in bytes."""
-        return self._state.nbytes
-
-    def norm(self) -> float:
-        """Euclidean norm of the newest step, finite values only."""
-        return self._state.norm()
-
-    def nonfinite(self) -> int:
-        """Non-finite values in the newest step."""
-        return self._state.nonfinite()
-
-    def summary(self, group: str | None = None, steps: Literal["all", "newest"] = "all") -> Summary:
-        """Join the summaries of a group.
-
-        Parameters
-        ----------
-        group : str, optional
-            A group, or a dotted prefix of several; None is everything.
-        steps : {"all", "newest"}
-            Over all steps, or the newest alone. In "all", values of different steps are different
-            values: count is the sum over steps.
-
-        Raises
-        ------
-        ValueError
-            No such group.
-        """
-        rows = self._state.group_rows(group)
-        newest = table_summary(self._state.newest, rows, backend=self.backend)
-        if steps == "newest":
-            return newest
-        if steps != "all":
-            raise ValueError(f"steps: expected 'all' or 'newest', got {steps!r}")
-        for part in self._state.timeline.summaries(rows):
-            newest = newest.merge(part)
-        return newest
-
-    def blocks(self, group: str | None = None) -> list[Block]:
-        """Return the time line of a group: its summaries over consecutive runs of steps.
-
-        Every block but the last covers the same number of steps, unless streams were merged.
-        """
-        state = self._state
-        rows = state.group_rows(group)
-        blocks = state.timeline.blocks(rows, state.counted)
-        if state.last_step is None or not state.has_newest:
-            return blocks
-        newest = Block(state.last_step, state.last_step, 1, self.summary(group, "newest"))
-        if state.timeline.is_open:
-            last = blocks.pop()
-            joined = last.summary.merge(newest.summary)
-            newest = Block(last.first_step, newest.last_step, last.steps + 1, joined)
-        return [*blocks, newest]
-
-    def ring(self, group: str | None = None) -> Ring:
-        """Return the sketches of the newest steps.
-
-        Parameters
-        ----------
-        group : str, optional
-            A group, or a dotted prefix of several: sketches of 128 buckets over at most 64 steps. None is
-            everything: sketches of all buckets over the whole window.
-
-        Raises
-        ------
-        ValueError
-            No such group.
-        """
-        if group is None:
-            return self._state.ring.ring([0])
-        return self._state.group_ring.ring(self._state.group_rows(group))
-
-    def tracks(self, names: Sequence[str] | None = None) -> Tracks:
-        """Return the values of the tracked coordinates over the newest steps.
-
-        Parameters
-        ----------
-        names : sequence of str, optional
-            Of arrays; None is all of them.
-
-        Raises
-        ------
-        ValueError
-            A name that was not seen.
-        """
-        for name in names or ():
-            self.group_of(name)
-        return self._state.tracks.tracks(names)
-
-    def coordinates(self, name: str) -> CoordinateMoments:
-        """Return moments over steps of the coordinates of one array that are followed.
-
-        Raises
-        ------
-        ValueError
-            No array of that name was seen.
-        """
-        self.group_of(name)
-        return self._state.coordinates.moments(name)
-
-    def spectrum(
-        self, group: str | None = None, *, centred: bool = True, top: int | None = None
-    ) -> CovarianceSpectrum:
-        """Estimate the spectrum of the covariance of the gradient over the steps of the window.
-
-        See :func:`gradtail.spectrum.covariance_spectrum`, which is given :meth:`ring`.
-        """
-        ring = self.ring(group)
-        return covariance_spectrum(ring.vectors, ring.norms, centred=centred, top=top)
-
-    def suggest_clip(self, rate: float | None = None, **settings: Any) -> ClipSuggestion:
-        """Suggest a clip threshold from the recorded norms.
-
-        See :func:`gradtail.suggest_clip`, which is given the norms of :attr:`history`.
-        """
-        if rate is not None:
-            settings["rate"] = rate
-        return suggest_clip(self.history.norm, steps=self.history.steps, **settings)
-
     def merge(self, other: GradientStream) -> GradientStream:
         """Return what both streams have seen; neither is changed.
 
@@ -404,13 +219,23 @@ class GradientStream:
     def state_dict(self) -> dict[str, Any]:
         """Return everything, as numbers, text and NumPy arrays (``numpy.savez`` takes it; no pickle).
 
-        A callable that assigns groups is not part of it: the groups it has assigned are.
+        A callable that assigns groups is not part of it: the groups that it has assigned are.
         """
         return saved.state_dict(self._state)
 
     @classmethod
-    def from_state_dict(cls, state: Mapping[str, Any], *, backend: str | None = None) -> GradientStream:
+    def from_state_dict(
+        cls, state: Mapping[str, Any], *, groups: Rule | None = None, backend: str | None = None
+    ) -> GradientStream:
         """Rebuild a stream, which can be read, merged and go on.
+
+        Parameters
+        ----------
+        state : mapping
+            What :meth:`state_dict` gave.
+        groups : callable, optional
+            That assigned groups, for arrays that are still to come; patterns are part of the state.
+        backend : {None, "native", "numpy"}
 
         Raises
         ------
@@ -419,13 +244,12 @@ class GradientStream:
         """
         module = backends.resolve(backend)
         new = cls.__new__(cls)
-        new._backend, new._state = module, saved.from_state_dict(state, module)
+        new._backend, new._state = module, saved.from_state_dict(state, module, groups)
         return new
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the state to a file (NumPy's npz, without pickle)."""
-        with open(path, "wb") as file:
-            np.savez(file, **self.state_dict())
+        """Write the state to a file (npz without pickle), in place of an earlier one once it is whole."""
+        saved.save(path, self.state_dict())
 
     @classmethod
     def load(cls, path: str | PathLike[str], *, backend: str | None = None) -> GradientStream:
@@ -436,13 +260,26 @@ class GradientStream:
         OSError, ValueError
             No such file, or not such a state.
         """
-        with np.load(path, allow_pickle=False) as file:
-            return cls.from_state_dict(dict(file), backend=backend)
+        return cls.from_state_dict(saved.load(path), backend=backend)
+
+    def __repr__(self) -> str:
+        last = "" if self.last_step is None else f", newest {self.last_step}"
+        return (
+            f"GradientStream({len(self.names)} arrays in {len(self.groups)} groups, {self.steps} steps{last})"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (type(self), self.state_dict(), self.backend)
 
     def _wrap(self, state: State) -> GradientStream:
         new = type(self).__new__(type(self))
         new._backend, new._state = self._backend, state
         return new
+
+
+def _again(cls: type[GradientStream], state: dict[str, Any], backend: str) -> GradientStream:
+    """Rebuild a stream that was pickled or copied; with the backend that is there."""
+    return cls.from_state_dict(state, backend=backend if backend in backends.available() else None)
 
 
 def _named(arrays: object) -> Mapping[str, Any]:

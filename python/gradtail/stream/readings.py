@@ -1,0 +1,219 @@
+"""What can be read off a stream at any time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any, Literal
+
+from gradtail.estimators.clip import ClipSuggestion, suggest_clip
+from gradtail.estimators.spectrum import CovarianceSpectrum, covariance_spectrum
+from gradtail.states.coordinate_moments import CoordinateMoments
+from gradtail.states.packed import table_summary
+from gradtail.states.record_log import RecordLog
+from gradtail.states.ring import Ring
+from gradtail.states.steps import StepSet
+from gradtail.states.summary import Summary
+from gradtail.states.timeline import Block
+from gradtail.states.track_ring import Tracks
+from gradtail.stream.state import NonFinite, State
+
+
+class Readings:
+    """Everything that a :class:`gradtail.GradientStream` tells, and nothing that changes it."""
+
+    _backend: ModuleType
+    _state: State
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the stream was asked to keep, and, after the first update, what memory allowed."""
+        return self._state.account()
+
+    @property
+    def bits(self) -> int:
+        """Mantissa bits of the histograms."""
+        return self._state.settings.bits
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend that does the pass."""
+        return str(self._backend.name)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of arrays seen so far, in the order in which they came."""
+        return list(self._state.elements)
+
+    @property
+    def groups(self) -> list[str]:
+        """Names of groups, in the order in which they came: the columns of :attr:`history`."""
+        return list(self._state.rows)
+
+    def group_of(self, name: str) -> str:
+        """Return the group of an array; ValueError if none of that name was seen."""
+        if name not in self._state.groups.of:
+            raise ValueError(f"name: expected that of an array seen before, got {name!r}")
+        return self._state.groups.of[name]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Elements of each array that were seen here: of a shard, those of the shard."""
+        return dict(self._state.sizes)
+
+    @property
+    def observed(self) -> dict[str, int]:
+        """Steps in which each array was there."""
+        return self._state.ledger.observed(self.names)
+
+    @property
+    def counted(self) -> StepSet:
+        """The steps observed."""
+        return self._state.counted.copy()
+
+    @property
+    def steps(self) -> int:
+        """Steps observed."""
+        return len(self._state.counted)
+
+    @property
+    def last_step(self) -> int | None:
+        """Number of the newest step; None before the first."""
+        return self._state.last_step
+
+    @property
+    def first_nonfinite(self) -> NonFinite | None:
+        """Where the first NaN or infinity appeared; None if there was none."""
+        return self._state.first_nonfinite
+
+    @property
+    def history(self) -> RecordLog:
+        """One row of scalars a step: norms of every group and of the whole, non-finite values."""
+        return self._state.log
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the states, in bytes."""
+        return self._state.nbytes
+
+    def norm(self) -> float:
+        """Euclidean norm of the newest step, finite values only."""
+        return self._state.norm()
+
+    def nonfinite(self) -> int:
+        """Non-finite values in the newest step."""
+        return self._state.nonfinite()
+
+    def summary(self, group: str | None = None, steps: Literal["all", "newest"] = "all") -> Summary:
+        """Join the summaries of a group.
+
+        Parameters
+        ----------
+        group : str, optional
+            A group, or a dotted prefix of several; None is everything.
+        steps : {"all", "newest"}
+            Over all steps, or the newest alone. In "all", values of different steps are different
+            values: count is the sum over steps.
+
+        Raises
+        ------
+        ValueError
+            No such group.
+        """
+        rows = self._state.group_rows(group)
+        newest = table_summary(self._state.newest, rows, backend=self.backend)
+        if steps == "newest":
+            return newest
+        if steps != "all":
+            raise ValueError(f"steps: expected 'all' or 'newest', got {steps!r}")
+        for part in self._state.timeline.summaries(rows):
+            newest = newest.merge(part)
+        return newest
+
+    def blocks(self, group: str | None = None) -> list[Block]:
+        """Return the time line of a group: its summaries over consecutive runs of steps.
+
+        Blocks have as many step numbers each, a power of two; of the first and the last some may be missing.
+        """
+        state = self._state
+        rows = state.group_rows(group)
+        blocks = state.timeline.blocks(rows, state.counted)
+        if state.last_step is None or not state.has_newest:
+            return blocks
+        newest = Block(state.last_step, state.last_step, 1, self.summary(group, "newest"))
+        if blocks and state.timeline.together(blocks[-1].first_step, state.last_step):
+            last = blocks.pop()
+            joined = last.summary.merge(newest.summary)
+            newest = Block(last.first_step, newest.last_step, last.steps + 1, joined)
+        return [*blocks, newest]
+
+    def ring(self, group: str | None = None) -> Ring:
+        """Return the sketches of the newest steps.
+
+        Parameters
+        ----------
+        group : str, optional
+            A group, or a dotted prefix of several: sketches of 128 buckets over at most 64 steps. None is
+            everything: sketches of all buckets over the whole window.
+
+        Raises
+        ------
+        ValueError
+            No such group.
+        """
+        if group is None:
+            return self._state.ring.ring([0])
+        return self._state.group_ring.ring(self._state.group_rows(group))
+
+    def tracks(self, names: Sequence[str] | None = None) -> Tracks:
+        """Return the values of the tracked coordinates over the newest steps.
+
+        Parameters
+        ----------
+        names : sequence of str, optional
+            Of arrays; None is all of them.
+
+        Raises
+        ------
+        ValueError
+            A name that was not seen.
+        """
+        if isinstance(names, str):
+            raise TypeError(f"names: expected a sequence of names, got the str {names!r}")
+        for name in names or ():
+            self.group_of(name)
+        return self._state.tracks.tracks(names)
+
+    def coordinates(self, name: str) -> CoordinateMoments:
+        """Return moments over steps of the coordinates of one array that are followed.
+
+        Raises
+        ------
+        ValueError
+            No array of that name was seen.
+        """
+        self.group_of(name)
+        return self._state.coordinates.moments(name)
+
+    def spectrum(
+        self, group: str | None = None, *, centred: bool = True, top: int | None = None
+    ) -> CovarianceSpectrum:
+        """Estimate the spectrum of the covariance of the gradient over the steps of the window.
+
+        See :func:`gradtail.spectrum.covariance_spectrum`, which is given :meth:`ring`: for everything
+        together sketches of all buckets over the whole window, for a group its small ring.
+        """
+        ring = self.ring(group)
+        rows = set(self._state.group_rows(group))
+        of = self._state.groups.of
+        dimension = sum(n for name, n in self._state.elements.items() if self._state.rows[of[name]] in rows)
+        return covariance_spectrum(ring.vectors, ring.norms, centred=centred, top=top, dimension=dimension)
+
+    def suggest_clip(self, rate: float | None = None, **settings: Any) -> ClipSuggestion:
+        """Suggest a clip threshold from the recorded norms.
+
+        See :func:`gradtail.suggest_clip`, which is given the norms of :attr:`history`.
+        """
+        if rate is not None:
+            settings["rate"] = rate
+        return suggest_clip(self.history.norm, steps=self.history.steps, **settings)
