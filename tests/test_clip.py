@@ -77,6 +77,26 @@ def test_early_steps_are_left_out(level, kept):
     assert np.mean(shares) < 1
 
 
+def test_a_short_record_with_a_warm_up_is_cut():
+    """A fifth of the record is warm-up, which lengthens the memory that its drift is judged by."""
+    rng, t, repeats = np.random.default_rng(12), np.arange(90), 60
+    level = np.where(t < 20, 1 + 10 * np.exp(-t / 6), 1.0)
+    found = [suggest_clip(level * norms_of(rng, 90)) for _ in range(repeats)]
+    assert np.median([one.threshold for one in found]) == pytest.approx(law(0.05), rel=0.15)
+    assert np.mean([one.threshold > 3 for one in found]) <= 0.1
+    assert np.mean([one.first_step >= 15 for one in found]) >= 0.9
+    used = [clip_rate(level * norms_of(rng, 90), law(0.1)) for _ in range(repeats)]
+    assert np.mean([one.first_step >= 15 for one in used]) >= 0.85
+
+
+def test_shown_in_a_few_words():
+    norms = norms_of(np.random.default_rng(13), 300)
+    assert str(clip_rate(norms, 1.0)).startswith("a threshold of 1 clips ")
+    for text in (repr(clip_rate(norms, 1.0)), repr(suggest_clip(norms))):
+        assert len(text) < 250
+    assert "upper end unknown" in str(suggest_clip(norms[:40]))
+
+
 def test_trend_is_told():
     rng, n = np.random.default_rng(4), 200
     told = lambda level: np.mean(

@@ -248,7 +248,7 @@ def test_live_view_shows_the_layers_and_keeps_its_height(finished, width):
     last = console.render_lines(view._draw(status(40)))
     text = "\n".join("".join(segment.text for segment in line) for line in last)
     assert heaviest_tails(demo.monitor.stream)[0].name in text
-    assert "1.2 % of a step" in text
+    assert "1.2 % of the time" in text
     assert "40/40" in text
     assert len(empty) == len(last)
 

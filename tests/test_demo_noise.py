@@ -42,7 +42,7 @@ def test_spectrum_is_that_of_the_gradients(longer):
     assert found["trace"] == pytest.approx(explicit.sum(), rel=0.05)
     mean_square = (np.linalg.norm(seen, axis=1) ** 2).mean()
     assert found["second_moment"]["trace"] == pytest.approx(mean_square, rel=1e-6)
-    assert "Gradient noise: Over steps 0 to 29 its covariance fills" in said
+    assert "Gradient noise: Over steps 0 to 29 the covariance has the participation ratio" in said
 
 
 def test_clip_threshold_is_a_quantile_of_the_norms(longer):

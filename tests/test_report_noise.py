@@ -40,7 +40,7 @@ def said(report, title):
 
 def test_numbers_are_those_of_the_estimators(stream, report):
     found, ring = report.data["spectrum"], stream.ring()
-    exact = covariance_spectrum(ring.vectors, ring.norms)
+    exact = covariance_spectrum(ring.vectors, ring.norms, dimension=600, steps=ring.steps)
     second = covariance_spectrum(ring.vectors, ring.norms, centred=False)
     assert found["eigenvalues"] == pytest.approx(exact.eigenvalues, rel=1e-5)
     assert found["trace_ci95"] == list(exact.trace_ci())
@@ -73,8 +73,9 @@ def test_words_in_the_terminal(report):
     assert f"as in steps {clip['first_step']} to 238" in text
     assert "max_norm = 30.0 in use clips" in text
     noise = said(report, "Gradient noise")
-    assert "Over steps 0 to 238 its covariance fills about" in noise
+    assert "Over steps 0 to 238 the covariance has the participation ratio" in noise
     assert "of the mean squared norm" in noise
+    assert "a low-rank preconditioner could take up" in noise  # there are three directions
     for title in ("Clipping", "Gradient noise"):
         assert f"* {title}: " in str(report)
 
@@ -194,3 +195,86 @@ def test_group_that_is_also_a_prefix():
     report = Report.from_stream(stream)
     assert {row["name"]: row["count"] for row in report.data["layers"]} == {"a": 12, "a.b": 9, "c": 15}
     assert report.data["whole"]["count"] == 36
+
+
+def test_a_run_ruled_by_few_steps_is_told(tmp_path):
+    stream, rng = GradientStream(), np.random.default_rng(4)
+    for step in range(40):
+        stream.update({"a": (30.0 if step == 13 else 1.0) * rng.standard_normal(3000)}, step=step)
+    report = Report.from_stream(stream)
+    found = report.data["spectrum"]
+    bound = (found["trace"] / found["eigenvalues"][0]) ** 2
+    assert found["participation_ratio_basis"] == "sample"
+    assert found["participation_ratio"] <= found["participation_ratio_ci95"][1] <= bound * (1 + 1e-4)
+    text = said(report, "Gradient noise")
+    assert "of these steps only" in text
+    assert "step 13 alone carries 9" in text
+    assert "A few steps decide these numbers" in text
+    assert "of these steps only" in report.save(tmp_path).read_text()
+
+
+@pytest.mark.parametrize(
+    ("mean", "text"),
+    [
+        (0.0, "the mean gradient does not show in these steps"),
+        (0.5, "noise and mean would be level at about"),
+        (4.0, "a larger batch would help little"),
+    ],
+)
+def test_what_to_do_with_the_noise(mean, text):
+    stream, rng = GradientStream(), np.random.default_rng(5)
+    for _ in range(60):
+        stream.update({"a": mean + rng.standard_normal(2000)})
+    noise = said(Report.from_stream(stream), "Gradient noise")
+    assert text in noise
+    assert "the noise is spread wide" in noise
+    if mean == 0.5:  # noise of 1 to a mean of 0.25 in each element
+        times = float(noise.partition("level at about ")[2].split()[0])
+        assert times == pytest.approx(4, rel=0.1)
+
+
+def test_norms_that_resemble_their_neighbours():
+    from gradtail.report import noise_text
+
+    clip = {"norms": 90, "independent": 9.6, "nonfinite": 0}
+    assert noise_text._alike(clip) == "; neighbours are alike, so they tell as much as 10 independent ones"
+    assert noise_text._alike({**clip, "independent": 90.0}) == ""
+
+
+def test_layers_of_different_scale_make_a_mixture(tmp_path):
+    stream, rng = GradientStream(), np.random.default_rng(6)
+    for _ in range(6):
+        stream.update({f"l{i}": 4.0**-i * rng.standard_t(3, 5000) for i in range(5)})
+    report = Report.from_stream(stream)
+    scales = report.data["whole"]["scales"]
+    assert (scales["in"], scales["and"]) == ("l0", "l4")
+    assert scales["largest"] / scales["smallest"] == pytest.approx(256, rel=0.3)
+    if words.is_index(report.data["whole"]["tails"]["both"]):
+        assert "layers differ in scale by a factor of" in " ".join(str(report).split())
+        assert "may be that of a mixture of scales" in report.save(tmp_path).read_text()
+    alike = GradientStream()
+    for _ in range(6):
+        alike.update({f"l{i}": rng.standard_t(3, 5000) for i in range(5)})
+    assert "differ in scale" not in str(Report.from_stream(alike))
+
+
+@pytest.mark.parametrize(
+    ("cost", "text"),
+    [
+        (
+            {"share": 0.11, "mean": 2e-4, "mean_step": 1.8e-3, "p50": 4e-6, "step": 1.7e-3},
+            "Watching took 11 % of the time: on average 0.200 ms of each step's 1.80 ms.",
+        ),
+        (
+            {"share": 0.11, "p50": 4e-6, "step": 1.7e-3},
+            "11 % of the time; the median call took 4.00e-03 ms, the median step 1.70 ms.",
+        ),
+        ({"share": 0.11}, "Watching took 11 % of the time."),
+    ],
+)
+def test_cost_is_named_for_what_it_is(stream, cost, text):
+    report = Report.from_stream(stream, overhead=cost)
+    assert text in said(report, "Overhead")
+    rows = words.overhead_rows(cost)
+    assert rows["share of all the time"] == "11 %"
+    assert not set(rows) & {"p50", "step", "share", "mean"}

@@ -188,16 +188,111 @@ def test_stderr_has_two_parts():
 def test_warnings():
     rng = np.random.default_rng(8)
     x = rng.standard_normal((40, 500))
-    assert has(covariance_spectrum(x), "40 steps are few for about")
+    assert has(covariance_spectrum(x), "directions in 40 steps the largest eigenvalues may be up to")
     line = np.linspace(-1, 1, 40)[:, None]
     assert has(covariance_spectrum(x + 3 * line), "the mean gradient moved over these steps")
     assert not has(covariance_spectrum(x), "moved")
     assert has(covariance_spectrum(x[:3]), "3 steps are few")
     assert has(covariance_spectrum(x[:2]), "too few for a standard error")
     sketch = count_sketch(rng, 500, 128)(x)
-    assert has(covariance_spectrum(sketch, np.linalg.norm(x, axis=1)), "128 buckets is small")
+    assert has(
+        covariance_spectrum(sketch, np.linalg.norm(x, axis=1)),
+        "only 128 buckets, all that a stream keeps of one group",
+    )
     low_rank = rng.standard_normal((100, 2)) @ rng.standard_normal((2, 50))
     assert covariance_spectrum(low_rank).warnings == ()
+
+
+def allowed(found):
+    """Most directions that the trace and the largest eigenvalue of these steps leave room for."""
+    return (found.trace / found.eigenvalues[0]) ** 2
+
+
+@pytest.mark.parametrize("centred", [True, False])
+@pytest.mark.parametrize("sketched", [True, False])
+def test_one_large_step_makes_no_impossible_ratio(centred, sketched):
+    """The U-statistic gave an infinite ratio, or a million directions of a gradient of 4000 elements."""
+    rng = np.random.default_rng(12)
+    for _ in range(2):
+        x = rng.standard_normal((64, 4000))
+        x[13] *= 20
+        rows, norms = (rot8(1, 4000, 1024)(x), np.linalg.norm(x, axis=1)) if sketched else (x, None)
+        found = covariance_spectrum(rows, norms, centred=centred, dimension=4000, steps=100 + np.arange(64))
+        assert found.basis == "sample"
+        assert has(found, "step 113 alone carries 8")
+        assert has(found, "no estimate of what other steps would give")
+        assert not has(found, "too large and the smallest")
+        low, high = found.participation_ratio_ci()
+        assert 1 <= low <= found.participation_ratio <= high <= allowed(found) * (1 + 1e-9)
+        assert found.participation_ratio < 2
+        assert found.largest_share > 0.8
+    if not sketched:
+        values = found.eigenvalues
+        assert found.participation_ratio == pytest.approx(values.sum() ** 2 / (values**2).sum())
+
+
+@pytest.mark.parametrize("centred", [True, False])
+def test_warm_up_is_told(centred):
+    """Norms that fall to their level in the first steps, as in training: they carry the trace."""
+    rng, t = np.random.default_rng(13), np.arange(150)
+    law = np.arange(1, 2001) ** -0.5
+    for height in (8, 30):
+        x = (1 + height * np.exp(-t / 5))[:, None] * rng.standard_normal((150, 2000)) * law
+        found = covariance_spectrum(x, centred=centred)
+        assert found.basis == "sample"
+        assert has(found, "of 150 steps (")
+        assert has(found, "as in a warm-up")
+        assert found.participation_ratio <= allowed(found)
+        assert found.participation_ratio_ci()[1] <= allowed(found)
+        after = covariance_spectrum(x[40:], centred=centred)
+        assert after.basis == "law"
+        assert after.participation_ratio == pytest.approx((law**2).sum() ** 2 / (law**4).sum(), rel=0.3)
+
+
+@pytest.mark.parametrize(("steps", "size"), [(20, 1), (64, 1), (20, 3), (40, 10), (64, 2000), (8, 500)])
+def test_steps_of_one_law_keep_the_ratio_of_the_law(steps, size):
+    rng, repeats = np.random.default_rng(14), 35
+    found = [covariance_spectrum(rng.standard_normal((steps, size)), top=1) for _ in range(repeats)]
+    assert sum(one.basis == "sample" for one in found) <= 0.03 * repeats
+    ratios = np.array([one.participation_ratio for one in found])
+    assert np.all(ratios <= size)
+    assert np.median(ratios) == pytest.approx(size, rel=0.1)
+    # norms that scatter as those of most runs do
+    x = np.exp(0.2 * rng.standard_normal(steps))[:, None] * rng.standard_normal((steps, size))
+    assert covariance_spectrum(x).basis == "law"
+
+
+def test_no_more_directions_than_elements():
+    rng = np.random.default_rng(15)
+    for seed in range(6):
+        x = rng.standard_normal((24, 3000))
+        found = covariance_spectrum(rot8(seed, 3000, 512)(x), np.linalg.norm(x, axis=1), dimension=3000)
+        assert found.participation_ratio <= found.participation_ratio_ci()[1] <= 3000 == found.most_directions
+        assert found.is_open == (found.inverse_ratio <= 0)
+    with pytest.raises(ValueError, match="dimension: expected a positive int, got 0"):
+        covariance_spectrum(x, dimension=0)
+    with pytest.raises(TypeError, match=r"dimension: expected a positive int, got 2\.5"):
+        covariance_spectrum(x, dimension=2.5)
+    with pytest.raises(ValueError, match=r"steps: expected shape \(24,\), got \(3,\)"):
+        covariance_spectrum(x, steps=[1, 2, 3])
+
+
+def test_numbers_of_steps_go_with_the_rows_that_are_left():
+    x = np.random.default_rng(16).standard_normal((40, 300))
+    x[20] *= 30
+    x[3, 0] = np.nan
+    assert has(covariance_spectrum(x, steps=10 * np.arange(40)), "step 200 alone carries")
+
+
+def test_shown_in_a_few_words():
+    x = np.random.default_rng(17).standard_normal((40, 300))
+    found = covariance_spectrum(x)
+    assert len(repr(found)) < 200
+    assert "array" not in repr(found)
+    assert "participation ratio" in str(found)
+    x[7] *= 50
+    assert "participation ratio of these steps" in str(covariance_spectrum(x))
+    assert "participation ratio not known" in str(covariance_spectrum(x[:3]))
 
 
 def test_a_moving_mean_is_seldom_seen_where_there_is_none():
@@ -243,8 +338,12 @@ def test_float32_and_wide_rows():
     [
         (([1.0, 2.0],), ValueError, r"vectors: expected shape \(steps, m\)"),
         ((np.ones((3, 0)),), ValueError, r"vectors: expected shape \(steps, m\)"),
-        ((np.ones((1, 3)),), ValueError, "vectors: expected at least 2 finite rows, got 1"),
-        ((np.full((5, 3), np.nan),), ValueError, "vectors: expected at least 2 finite rows, got 0"),
+        ((np.ones((1, 3)),), ValueError, "vectors: expected at least 2 steps with finite values, got 1"),
+        (
+            (np.full((5, 3), np.nan),),
+            ValueError,
+            "at least 2 steps with finite values, got 0, and 5 with NaN",
+        ),
         ((np.ones((3, 2), complex),), TypeError, "vectors: expected an array of real numbers, got dtype"),
         ((np.ones((3, 2)), np.ones(2)), ValueError, r"norms: expected shape \(3,\), got \(2,\)"),
         ((np.ones((3, 2)), -np.ones(3)), ValueError, "norms: expected numbers of at least 0, got -1"),

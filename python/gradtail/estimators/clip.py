@@ -59,6 +59,15 @@ class ClipRate:
         """Wilson's interval of the rate, for as many independent steps as these are worth."""
         return _wilson(self.rate, self.n_effective, level)
 
+    def __str__(self) -> str:
+        rare, often = self.ci()
+        lines = [
+            f"a threshold of {self.max_norm:.3g} clips {100 * self.rate:.2g} % of the steps "
+            f"(95 % {100 * rare:.2g} to {100 * often:.2g} %); "
+            f"from {self.n} norms of steps {self.first_step} to {self.last_step}"
+        ]
+        return "\n".join([*lines, *(f"  warning: {w}" for w in self.warnings)])
+
 
 @dataclass(frozen=True)
 class ClipSuggestion:
@@ -115,8 +124,9 @@ class ClipSuggestion:
 
     def __str__(self) -> str:
         (low, high), (rare, often) = self.ci(), self.rate_ci()
+        ends = f"{low:.3g} to {high:.3g}" if high < math.inf else f"from {low:.3g}, upper end unknown"
         lines = [
-            f"clip at {self.threshold:.3g} (95 % {low:.3g} to {high:.3g}): expected to clip "
+            f"clip at {self.threshold:.3g} (95 % {ends}): expected to clip "
             f"{100 * self.rate:.2g} % of the steps ({100 * rare:.2g} to {100 * often:.2g} %); "
             f"from {self.n} norms of steps {self.first_step} to {self.last_step}"
         ]
@@ -143,7 +153,8 @@ def suggest_clip(
         Number of each step; default: 0, 1, ...
     last : int, optional
         Take so many of the last entries; default: the longest recent part, of all, 3/4, 1/2, ...
-        1/8 of the record, in which the norms keep their level.
+        1/8 of the record, in which the norms keep their level and do not even seem to move; if there
+        is no such part, the longest that keeps its level as far as can be told.
 
     Returns
     -------
@@ -187,8 +198,8 @@ def suggest_clip(
     warnings = _about(drifts, finite, used.size - finite.size)
     if worth * rate < _ENOUGH_ABOVE:
         warnings.append(
-            f"{finite.size} norms are few for a rate of {100 * rate:.3g} %: {int(above.sum())} are above "
-            f"the threshold, worth {worth * rate:.1f} independent ones"
+            f"{finite.size} norms are few for a rate of {100 * rate:.3g} %: only {int(above.sum())} are "
+            f"above the threshold{_alike(finite.size, worth)}, so that it is a rough one"
         )
     tied = float(np.mean(finite >= ordered[-1] * (1 - 1e-3)))
     if tied > rate:
@@ -283,6 +294,9 @@ def _recent(
     lengths = [n for share in _SHARES if (n := round(share * finite.size)) >= least] or [finite.size]
     if last is not None:
         lengths = lengths[:1]
+    # A trend lengthens the memory that it is judged by, so that a whole record with a warm-up may pass for
+    # level: where the norms seem to move, a shorter part in which they do not is the better one.
+    doubtful, drifts = None, False
     for n in lengths:
         part = values[finite[-n:]]
         bound = _exceeded(np.sort(part), rate) if max_norm is None else max_norm
@@ -290,8 +304,13 @@ def _recent(
         if is_level(part, marks):
             early, late = _thirds(part)
             moves = abs(early - late) > _MOVE * early and not is_level(part, marks[:1], _ONE_IN_TEN)
-            return _start(values, finite, n, last), moves
-    return _start(values, finite, n, last), True
+            if not moves and (last is not None or is_level(part, marks[1:], _ONE_IN_TEN)):
+                return _start(values, finite, n, last), False
+            drifts = drifts or (moves and doubtful is None)
+            doubtful = n if doubtful is None else doubtful
+    if doubtful is None:
+        return _start(values, finite, n, last), True
+    return _start(values, finite, doubtful, last), drifts
 
 
 def _thirds(part: FloatArray) -> tuple[float, float]:
@@ -329,6 +348,11 @@ def _wilson(rate: float, n: float, level: float) -> tuple[float, float]:
     middle = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _alike(n: int, worth: float) -> str:
+    """Say so if neighbours are alike, so that fewer independent norms would tell as much."""
+    return ", and neighbouring steps are alike" if worth < 0.7 * n else ""
 
 
 def _about(drifts: bool, finite: FloatArray, nonfinite: int) -> list[str]:

@@ -211,6 +211,19 @@ class HillCurve:
             down = -up
         return np.where(np.isfinite(self.alpha), self.alpha * np.exp(down), 0.0), self.alpha * np.exp(up)
 
+    def __repr__(self) -> str:
+        ends = f"k={self.k[0]}..{self.k[-1]}" if self.k.size else "empty"
+        return f"HillCurve({self.k.size} points, {ends}, blocks={self.blocks})"
+
+    def __str__(self) -> str:
+        if not self.k.size:
+            return "Hill curve without points"
+        basis = "iid" if self.blocks is None else f"{self.blocks} blocks"
+        (wide, narrow) = (
+            f"alpha {self.alpha[i]:.3g} +- {self.stderr[i]:.2g} at k = {self.k[i]}" for i in (-1, 0)
+        )
+        return f"Hill curve of {self.k.size} points: {wide}, {narrow}; {basis}"
+
 
 def _gamma_interval(k: Any, blur: Any, level: float) -> tuple[Any, Any]:
     """Interval of log(alpha / estimate): alpha k / estimate ~ Gamma(k, 1), widened by ``blur``."""

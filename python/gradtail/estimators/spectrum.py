@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gradtail.estimators import leverage
 from gradtail.estimators.gram import (
     block_edges,
     centre,
@@ -19,7 +20,8 @@ from gradtail.estimators.gram import (
     weighted_sketch_variance,
     without_sketch_bias,
 )
-from gradtail.estimators.spectrum_result import CovarianceSpectrum
+from gradtail.estimators.rows import check_dimension, check_top, checked
+from gradtail.estimators.spectrum_result import Basis, CovarianceSpectrum
 from gradtail.states.magnitudes import FloatArray
 
 __all__ = ["CovarianceSpectrum", "covariance_spectrum"]
@@ -30,10 +32,14 @@ FEW_STEPS = 20
 BUCKETS_A_STEP = 8
 """Buckets a step from which a sketch shows the whole of a spectrum."""
 
+OF_A_GROUP = 128
+"""Buckets of a sketch that is likely the small one of a group of arrays."""
+
 _BLOCKS = 16
 _FEWEST_BLOCKS = 3
 _DRIFT_IN_ERRORS, _DRIFT_WORTH_A_WORD = 5.0, 0.02
 _BIAS_LEFT = 1.5  # at most so many times what the correction has taken off
+_WORTH_A_WORD = 1.2  # by so much a ratio must be beyond its bound
 _FOR_RATIO = 8  # steps needed for the error of the U-statistic, which takes four at a time
 
 
@@ -44,6 +50,8 @@ def covariance_spectrum(
     centred: bool = True,
     top: int | None = None,
     sketched: bool | None = None,
+    dimension: int | None = None,
+    steps: npt.ArrayLike | None = None,
 ) -> CovarianceSpectrum:
     """Estimate the spectrum of the covariance of step vectors from their Gram matrix.
 
@@ -62,6 +70,10 @@ def covariance_spectrum(
         Eigenvalues wanted; default: all T - 1, or T if not centred, or m if that is less.
     sketched : bool, optional
         Whether the rows are sketches; default: if ``norms`` are given.
+    dimension : int, optional
+        Elements of the gradient, which a sketch does not tell: no participation ratio is larger.
+    steps : array of int, shape (T,), optional
+        Number of each step, for the warnings; default: 0, 1, ...
 
     Returns
     -------
@@ -70,8 +82,8 @@ def covariance_spectrum(
     Raises
     ------
     TypeError, ValueError
-        Not a real matrix, fewer than two finite rows, norms of another shape or negative, or more
-        eigenvalues wanted than these steps have.
+        Not a real matrix, fewer than two finite rows, norms or steps of another shape, negative norms, a
+        ``dimension`` that is not positive, or more eigenvalues wanted than these steps have.
 
     Notes
     -----
@@ -91,6 +103,14 @@ def covariance_spectrum(
     with Pm = T! / (T-m)!, and of a sketch (r U - (tr C)**2) / (r + 1), since a sketch adds
     (tr C**2 + (tr C)**2) / r to it. Not centred it is the first sum alone.
 
+    That takes steps of one law. Where a few of them carry the trace (an outlier, a warm-up), tr C**2 over
+    pairs of different steps knows nothing of them while tr C consists of them, and the ratio has no bound.
+    It is then that of the sample, (sum l)**2 / sum l**2 of its eigenvalues, with a warning, and ``basis``
+    is "sample": where sum w_i**2 of the shares w_i of the steps in the trace is above 1 / 25 and also above
+    3 times (1 + 2 / p) / T, which normal steps have at a ratio p. Either ratio is at most the dimension,
+    and at most (tr C / l)**2 of the largest eigenvalue l, for that of the law less the mean of the others
+    (Yata and Aoshima 2012, J. Multivariate Anal. 105, 193).
+
     O(T**2 m + 16 T**3), in float64.
 
     Examples
@@ -101,16 +121,26 @@ def covariance_spectrum(
     >>> [round(value) for value in found.eigenvalues.tolist()], round(found.participation_ratio, 1)
     ([29, 10, 0], 2.0)
     """
-    x, exact, left_out = _checked(vectors, norms)
+    x, exact, numbers, left_out = checked(vectors, norms, steps)
     is_sketch = exact is not None if sketched is None else bool(sketched)
-    steps, size = x.shape
-    wanted = _check_top(top, min(steps - 1 if centred else steps, size))
+    count, size = x.shape
+    wanted = check_top(top, min(count - 1 if centred else count, size))
+    most = check_dimension(dimension, None if is_sketch else size)
     sample = _Sample.of(x, exact, size if is_sketch else None, centred)
     values, sampling, sketch = _spectrum(sample, wanted)
     trace = _trace(sample)
     share = _inverse_ratio(sample)
-    warnings = [*_about_steps(steps, left_out, sample), *_about_drift(sample, trace.value)]
-    warnings += _about_size(sample, share.value, wanted)
+    parts = leverage.shares(sample.g)
+    basis: Basis = "law"
+    rest = _about_sketch(sample, wanted)
+    if not math.isnan(share.value) and leverage.few_steps_rule(parts, share.value):
+        share, basis = _sample_inverse_ratio(sample), "sample"
+        most = min(most, (trace.value / float(values[0])) ** 2)
+        rest.append(leverage.words(parts, numbers))
+    elif trace.value > 0:
+        most = min(most, leverage.most_directions(float(values[0]), trace.value, sample.dof(count)))
+        rest += _about_size(sample, share.value, most)
+    warnings = [*_about_steps(count, left_out, sample), *_about_drift(sample, trace.value), *rest]
     scale = 2 * sample.exponent
     return CovarianceSpectrum(
         eigenvalues=np.ldexp(values, scale),
@@ -124,12 +154,15 @@ def covariance_spectrum(
         inverse_ratio_stderr=math.hypot(share.sampling, share.sketch),
         inverse_ratio_sketch_stderr=share.sketch,
         centred=centred,
-        steps=steps,
+        steps=count,
         size=size,
         sketched=is_sketch,
         nonfinite=left_out,
         blocks=sample.blocks,
         warnings=tuple(warnings),
+        basis=basis,
+        most_directions=max(most, 1.0),
+        largest_share=float(parts.max()),
     )
 
 
@@ -279,45 +312,18 @@ def _inverse_ratio(sample: _Sample) -> _Number:
     return _Number(value, sampling, math.hypot(math.sqrt(linear), 2 / (sample.r * sample.steps)))
 
 
-def _checked(vectors: object, norms: object) -> tuple[npt.NDArray[Any], FloatArray | None, int]:
-    """Return the finite rows, their norms, and how many rows were not finite."""
-    x = _real(vectors, "vectors")
-    if x.ndim != 2 or not x.shape[1]:
-        raise ValueError(f"vectors: expected shape (steps, m) with m of at least 1, got {x.shape}")
-    finite = np.isfinite(x).all(axis=1)
-    exact: FloatArray | None = None
-    if norms is not None:
-        exact = _real(norms, "norms").astype(np.float64)
-        if exact.shape != x.shape[:1]:
-            raise ValueError(f"norms: expected shape {x.shape[:1]}, got {exact.shape}")
-        if np.any(exact < 0):
-            raise ValueError(f"norms: expected numbers of at least 0, got {exact[exact < 0][0]}")
-        finite &= np.isfinite(exact)
-        exact = exact[finite]
-    left_out = int(finite.size - np.count_nonzero(finite))
-    if finite.size - left_out < 2:
-        raise ValueError(f"vectors: expected at least 2 finite rows, got {finite.size - left_out}")
-    return (x if left_out == 0 else x[finite]), exact, left_out
+def _sample_inverse_ratio(sample: _Sample) -> _Number:
+    """Take the inverse participation ratio of the steps as they are."""
 
+    def one(kept: npt.NDArray[np.intp]) -> FloatArray:
+        part = sample.part(sample.g, kept)
+        known = sample.cosines is not None
+        return np.array([leverage.sample_inverse_ratio(part, sample.r, exact_norms=known)])
 
-def _real(values: object, name: str) -> npt.NDArray[Any]:
-    try:
-        x = np.asarray(values)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name}: expected an array of real numbers, got {values!r:.60}") from error
-    if x.dtype.kind not in "fiu":
-        raise TypeError(f"{name}: expected an array of real numbers, got dtype {x.dtype}")
-    return x if x.dtype.kind == "f" else x.astype(np.float64)
-
-
-def _check_top(top: object, rank: int) -> int:
-    if top is None:
-        return rank
-    if isinstance(top, bool) or not isinstance(top, (int, np.integer)):
-        raise TypeError(f"top: expected an int from 1 to {rank}, got {top!r}")
-    if not 1 <= top <= rank:
-        raise ValueError(f"top: expected an int from 1 to {rank}, the rank of these steps, got {top}")
-    return int(top)
+    value, sampling = float(one(np.arange(sample.steps))[0]), float(sample.error(one)[0])
+    shares = sample.every / sample.every.sum()
+    chance = 0.0 if sample.r is None else math.sqrt(8 / sample.r * float(np.sum(shares**4)))
+    return _Number(value, sampling, chance)
 
 
 def _about_steps(steps: int, left_out: int, sample: _Sample) -> list[str]:
@@ -346,21 +352,39 @@ def _about_drift(sample: _Sample, trace: float) -> list[str]:
     moved = apart / 3  # variance of a mean that moves evenly
     if not (apart > _DRIFT_IN_ERRORS * spread and moved > _DRIFT_WORTH_A_WORD * trace):
         return []
-    share = f": about {100 * min(moved / trace, 1.0):.0f} % of the trace" if sample.centred else ""
-    return [f"the mean gradient moved over these steps, as the weights do in training{share}"]
+    share = f", about {100 * min(moved / trace, 1.0):.0f} % of the trace" if sample.centred else ""
+    return [f"the mean gradient moved over these steps, as it does when the weights change{share}"]
 
 
-def _about_size(sample: _Sample, share: float, wanted: int) -> list[str]:
-    found, steps, r = [], sample.steps, sample.r
-    if r is not None and r < BUCKETS_A_STEP * steps and wanted > r / BUCKETS_A_STEP:
+def _about_sketch(sample: _Sample, wanted: int) -> list[str]:
+    steps, r = sample.steps, sample.r
+    if r is None or r >= BUCKETS_A_STEP * steps or wanted <= r / BUCKETS_A_STEP:
+        return []
+    # The sketch of a group is small by design, and who asks for its spectrum has not chosen it.
+    small = ", all that a stream keeps of one group" if r <= OF_A_GROUP else ""
+    return [
+        f"the sketch of a step has only {r} buckets{small}: trust about the first "
+        f"{r // BUCKETS_A_STEP} of the {wanted} eigenvalues; the others fall faster than the true ones"
+    ]
+
+
+def _about_size(sample: _Sample, share: float, most: float) -> list[str]:
+    """Say by how much the eigenvalues of so few steps are off, and where the ratio is at its bound."""
+    steps = sample.steps
+    if math.isnan(share) or share >= 4 / steps:
+        return []
+    if share <= 0:
+        return [f"{steps} steps are too few to count the directions: there are too many of them"]
+    directions = min(1 / share, most)
+    # the edge of the spectrum of a flat law (Marchenko and Pastur 1967)
+    over = (1 + math.sqrt(directions / steps)) ** 2
+    found = [
+        f"with about {directions:.3g} directions in {steps} steps the largest eigenvalues may be up to "
+        f"{over:.2g} times too large and the smallest are too small; the participation ratio allows for it"
+    ]
+    if 1 / share > _WORTH_A_WORD * most:
         found.append(
-            f"a sketch of {r} buckets is small for the whole spectrum of {steps} steps "
-            f"({BUCKETS_A_STEP * steps} needed): a flat spectrum looks steeper than it is"
-        )
-    if not math.isnan(share) and share < 4 / steps:
-        many = f"about {1 / share:.3g}" if share > 0 else "very many"
-        found.append(
-            f"{steps} steps are few for {many} directions: the sample's largest eigenvalues are larger than "
-            "those of the law, and it has no others"
+            "the participation ratio is the most that the number of elements and the largest eigenvalue "
+            f"allow: pairs of different steps by themselves would give {1 / share:.3g}"
         )
     return found

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from scipy import special
 
 from gradtail.states.magnitudes import FloatArray
+
+Basis = Literal["law", "sample"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +30,8 @@ class CovarianceSpectrum:
     trace, trace_stderr, trace_sketch_stderr : float
         Trace of C, its standard error and the part of it due to the sketch.
     inverse_ratio, inverse_ratio_stderr, inverse_ratio_sketch_stderr : float
-        tr C**2 / (tr C)**2 of the law, whose inverse is the participation ratio. The estimate is
-        unbiased but for the trace below the line, and may be negative where steps are few.
+        tr C**2 / (tr C)**2, whose inverse is the participation ratio. That of the law is unbiased but for
+        the trace below the line, and may be negative where steps are few.
     centred : bool
         About the mean of the steps, over T - 1; else the second moment, over T.
     steps : int
@@ -41,6 +44,13 @@ class CovarianceSpectrum:
     blocks : int
         Blocks of consecutive steps that the sampling error comes from.
     warnings : tuple of str
+    basis : {"law", "sample"}
+        Whether the ratio estimates that of the law which the steps follow, or is just that of these steps,
+        since a few of them carry the trace and say nothing of others.
+    most_directions : float
+        Bound of the participation ratio: the dimension, and (trace / largest eigenvalue)**2.
+    largest_share : float
+        Share of the trace of the one step that has most of it.
     """
 
     eigenvalues: FloatArray
@@ -60,13 +70,24 @@ class CovarianceSpectrum:
     nonfinite: int
     blocks: int
     warnings: tuple[str, ...] = ()
+    basis: Basis = "law"
+    most_directions: float = math.inf
+    largest_share: float = math.nan
 
     @property
     def participation_ratio(self) -> float:
-        """(tr C)**2 / tr C**2: directions of equal variance that would do as much; inf if open."""
+        """(tr C)**2 / tr C**2: directions of equal variance that would do as much.
+
+        At most ``most_directions``, which it is where these steps cannot tell how many there are.
+        """
         if math.isnan(self.inverse_ratio):
             return math.nan
-        return 1 / self.inverse_ratio if self.inverse_ratio > 0 else math.inf
+        return min(1 / self.inverse_ratio if self.inverse_ratio > 0 else math.inf, self.most_directions)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether these steps are too few for the participation ratio, so that it is only its bound."""
+        return self.inverse_ratio <= 0
 
     @property
     def participation_ratio_stderr(self) -> float:
@@ -102,14 +123,16 @@ class CovarianceSpectrum:
         return self.trace * math.exp(-half), self.trace * math.exp(min(half, 700.0))
 
     def participation_ratio_ci(self, level: float = 0.95) -> tuple[float, float]:
-        """Interval of the participation ratio, from that of its inverse; never below 1, inf if open."""
+        """Interval of the participation ratio, from that of its inverse; from 1 to ``most_directions``."""
         part = self.inverse_ratio_sketch_stderr
         sampling = math.sqrt(max(self.inverse_ratio_stderr**2 - part**2, 0.0))
         half = float(self._half(sampling, part, level))
         if math.isnan(half + self.inverse_ratio):
             return math.nan, math.nan
         low, high = self.inverse_ratio - half, self.inverse_ratio + half
-        return (max(1.0, 1 / high) if high > 0 else math.inf), (max(1.0, 1 / low) if low > 0 else math.inf)
+        ends = (max(1.0, 1 / end) if end > 0 else math.inf for end in (high, low))
+        first, last = (min(end, self.most_directions) for end in ends)
+        return first, last
 
     def _half(self, sampling: FloatArray | float, sketch: FloatArray | float, level: float) -> FloatArray:
         if not 0 < level < 1:
@@ -121,10 +144,25 @@ class CovarianceSpectrum:
     def __str__(self) -> str:
         kind = "covariance" if self.centred else "second moment"
         how = f"sketches into {self.size} buckets" if self.sketched else "exact rows"
-        low, high = self.participation_ratio_ci()
         lines = [
             f"{kind} of {self.steps} steps ({how}): trace {self.trace:.3g} +- {self.trace_stderr:.2g}, "
-            f"largest eigenvalue {self.eigenvalues[0]:.3g} +- {self.stderr[0]:.2g}, "
-            f"participation ratio {self.participation_ratio:.3g} (95 % {low:.3g} to {high:.3g})"
+            f"largest eigenvalue {self.eigenvalues[0]:.3g} +- {self.stderr[0]:.2g}, {self._ratio()}"
         ]
         return "\n".join([*lines, *(f"  warning: {w}" for w in self.warnings)])
+
+    def _ratio(self) -> str:
+        (low, high), ratio = self.participation_ratio_ci(), self.participation_ratio
+        whose = " of these steps" if self.basis == "sample" else ""
+        if math.isnan(ratio):
+            return "participation ratio not known"
+        if self.is_open:
+            return "participation ratio open" + ("" if math.isnan(low) else f" (95 %: at least {low:.3g})")
+        ends = "" if math.isnan(low) else f" (95 % {low:.3g} to {high:.3g})"
+        return f"participation ratio{whose} {ratio:.3g}{ends}"
+
+    def __repr__(self) -> str:
+        return (
+            f"CovarianceSpectrum(steps={self.steps}, eigenvalues={self.eigenvalues.size}, "
+            f"trace={self.trace:.4g}, participation_ratio={self.participation_ratio:.4g}, "
+            f"basis={self.basis!r}, warnings={len(self.warnings)})"
+        )

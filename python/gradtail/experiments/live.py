@@ -86,7 +86,7 @@ class LiveView:
             second = self._gap.join(
                 [
                     labelled("non-finite", f"{status.nonfinite:,}", bad),
-                    labelled("overhead", f"{percent(status.overhead)} of a step"),
+                    labelled("overhead", f"{percent(status.overhead)} of the time"),
                 ]
             )
         lines = [first, second]

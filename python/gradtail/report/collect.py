@@ -22,6 +22,7 @@ from gradtail.stream import Block, GradientStream
 
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
 
+_MATTERS = 0.01  # share of all values
 _SHOWN_BITS = 2  # bins of the histograms shown: four a binade
 
 Loss = tuple[Sequence[int], Sequence[float]]
@@ -135,6 +136,7 @@ class _Rows:
         self.whole = self._row("whole model", list(root.groups()), blocks, curves=True)
         self.whole["norm"]["newest"] = None if self._stream.nonfinite() else self._stream.norm()
         self.layers.sort(key=lambda row: self._columns[row["name"]])
+        self.whole["scales"] = _scales(self.layers)
         return self._meta
 
     def _visit(self, node: _Node) -> list[Summary]:
@@ -216,6 +218,18 @@ def _numbers(whole: Summary) -> dict[str, Any]:
         "max_abs": m.max_abs if m.count else None,
         "quantiles": dict(zip(map(str, QUANTILES), whole.quantile(QUANTILES), strict=True)),
     }
+
+
+def _scales(layers: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Largest and smallest root mean square of a value, of layers large enough to matter for the whole."""
+    least = _MATTERS * sum(row["count"] for row in layers)
+    large = [row for row in layers if row["count"] and row["count"] >= least]
+    found = [(math.hypot(row["sd"], row["mean"]), row["name"]) for row in large]
+    found = [(size, name) for size, name in found if 0 < size < math.inf]
+    if len(found) < 2:
+        return None
+    (smallest, low), (largest, high) = min(found), max(found)
+    return {"largest": largest, "in": high, "smallest": smallest, "and": low}
 
 
 def _root_mean_square_norm(block: Summary, steps: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from gradtail.report import words
+from gradtail.report import noise_text, words
 from gradtail.report.words import Row
 
 Level = Literal["bad", "note", "good"]
@@ -71,7 +71,15 @@ def _tails(data: dict[str, Any]) -> Finding:
     text = f"{named}. {told[0][0]['name']} is {words.what_alpha_means(told[0][1])}."
     text += f" Power laws below 2 for sure: {below[0]} of {layers}; below 4: {below[1]}."
     title = "Infinite-variance tails" if below[0] else "Heavy tails" if below[1] else "Mild tails"
-    return Finding("note" if below[1] else "good", title, f"{text}{rest} {how_sure(data)}")
+    return Finding("note" if below[1] else "good", title, f"{text}{rest} {how_sure(data)}{_whole(data)}")
+
+
+def _whole(data: dict[str, Any]) -> str:
+    """Say what the tail of the whole model is worth."""
+    tail, mixed = data["whole"]["tails"]["both"], words.mixture(data["whole"])
+    if not mixed or not words.is_index(tail):
+        return ""
+    return f" Whole model: α = {words.alpha_text(tail)}, but {mixed}."
 
 
 def _one_tail(row: Row) -> str:
@@ -151,16 +159,7 @@ def _spectrum(data: dict[str, Any]) -> Finding | None:
         return None
     if "why" in found:
         return Finding("note", "Gradient noise", f"No spectrum of its covariance: {found['why']}.")
-    text = f"Over steps {found['first_step']} to {found['last_step']} its covariance fills about "
-    text += f"{words.ratio_text(found)}; "
-    if found["trace"] and found["eigenvalues"]:
-        text += f"the largest is {words.percent(found['eigenvalues'][0] / found['trace'])} of the trace. "
-        total = found["second_moment"]["trace"]
-        share = min(found["trace"] / total, 1.0) if total else None
-        text += f"The trace is {words.percent(share)} of the mean squared norm: so much of it is noise."
-    for warning in found["warnings"]:
-        text += f" Warning: {warning}."
-    return Finding("note" if found["warnings"] else "good", "Gradient noise", text)
+    return Finding("note" if found["warnings"] else "good", "Gradient noise", noise_text.headline(found))
 
 
 def _loss(data: dict[str, Any]) -> Finding | None:
@@ -181,9 +180,16 @@ def _overhead(data: dict[str, Any]) -> Finding | None:
     cost = data["overhead"]
     if not cost or not isinstance(cost.get("share"), (int, float)):
         return None
-    text = f"Watching took {words.percent(cost['share'])} of a step"
-    if isinstance(cost.get("p50"), (int, float)) and isinstance(cost.get("step"), (int, float)):
-        text += f": {words.number(1e3 * cost['p50'])} ms of {words.number(1e3 * cost['step'])} ms"
+    text = f"Watching took {words.percent(cost['share'])} of the time"
+    means, medians = (
+        [cost.get(name) for name in names] for names in (("mean", "mean_step"), ("p50", "step"))
+    )
+    if all(isinstance(value, (int, float)) for value in means):
+        inside, step = (words.number(1e3 * value) for value in means)
+        text += f": on average {inside} ms of each step's {step} ms"
+    elif all(isinstance(value, (int, float)) for value in medians):  # whose ratio is another
+        inside, step = (words.number(1e3 * value) for value in medians)
+        text += f"; the median call took {inside} ms, the median step {step} ms"
     return Finding("note" if cost["share"] > _COSTLY else "good", "Overhead", text + ".")
 
 

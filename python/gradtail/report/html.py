@@ -29,6 +29,8 @@ law; the dot is the k in use with its 95 % interval. The dotted lines are at 2 a
 <li><b>Blocks of steps</b>: where there are at least three, each has its own threshold, and α is that of a
 typical block: gradients shrink as training goes on, and all steps thrown together would be a mixture with a
 tail of its own.</li>
+<li><b>Whole model</b>: all layers together. Layers of different scale, thrown together, have a tail that
+none of them has, so its α is that of a law only where the layers are alike.</li>
 <li><b>Survival function</b>: of all steps together; a power law is a straight line. The dashed one has the
 α quoted, and is left out where there is none.</li>
 <li><b>Intervals</b> come from the spread between blocks of steps where there are at least three, since the
@@ -36,7 +38,8 @@ values of one gradient share a batch. Where they say <i>iid formula</i>, and in 
 they do not know of that, and are too narrow.</li>
 <li><b>Covariance over steps</b>: how the gradient scatters from step to step. Its eigenvalues are the
 variances along its main directions; the participation ratio says how many directions of equal variance would
-scatter as much: 1 if all noise is along one line. <i>Centred</i> is about the mean of these steps, over
+scatter as much: 1 if all noise is along one line. Where a few steps carry most of the trace, as in a warm-up,
+it is that of these very steps and no more. <i>Centred</i> is about the mean of these steps, over
 T&nbsp;−&nbsp;1; the second moment is about zero. Taken from sketches, whose error is in the intervals.</li>
 <li><b>Suggested clip threshold</b>: the norm that one step in twenty exceeds, in the recent steps in which
 the norms keep their level. Intervals allow for norms that resemble their neighbours.</li>
@@ -177,6 +180,6 @@ def _facts(data: Data) -> str:
         rows_html.facts("Versions", data["versions"]),
         rows_html.facts("Build and machine", {**data["build"], **data["platform"]}),
         rows_html.facts("Sample", {**data["run"], "schema": data["schema"]}),
-        rows_html.facts("Overhead (seconds a call and a step)", data["overhead"] or {}),
+        rows_html.facts("Overhead", words.overhead_rows(data["overhead"] or {})),
     ]
     return f'<section><h2>Settings and versions</h2><div class="facts">{"".join(tables)}</div></section>'

@@ -29,8 +29,9 @@ def spectrum(stream: GradientStream) -> dict[str, Any]:
         return {"why": f"{words.plural(steps, 'step')} of {FEWEST_STEPS} needed{others}"}
     if not ring.norms.any():
         return {"why": "all gradients are zero"}
-    found = covariance_spectrum(ring.vectors, ring.norms)
-    second = covariance_spectrum(ring.vectors, ring.norms, centred=False, top=1)
+    known: dict[str, Any] = {"dimension": sum(stream.sizes.values()), "steps": ring.steps}
+    found = covariance_spectrum(ring.vectors, ring.norms, **known)
+    second = covariance_spectrum(ring.vectors, ring.norms, centred=False, top=1, **known)
     low, high = found.ci(0.95)
     bad = [f"{ring.nonfinite} steps with NaN or infinite values are left out"] if ring.nonfinite else []
     return {
@@ -56,7 +57,8 @@ def _totals(found: CovarianceSpectrum) -> dict[str, Any]:
         "centred": found.centred,
         "trace": found.trace,
         "trace_ci95": list(found.trace_ci()),
-        "participation_ratio": found.participation_ratio,
+        "participation_ratio": None if found.is_open else found.participation_ratio,
+        "participation_ratio_basis": found.basis,
         "participation_ratio_ci95": list(found.participation_ratio_ci()),
     }
 

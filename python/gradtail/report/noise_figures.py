@@ -50,7 +50,7 @@ def spectrum(data: Data, width: float) -> Figure:
     panels.logarithmic(ax.xaxis)
     panels.logarithmic(ax.yaxis)
     title = f"Covariance of the gradient, steps {found['first_step']} to {found['last_step']}"
-    panels.heading(ax, title, f"{words.ratio_text(found)}; centred, {found['buckets']} buckets")
+    panels.heading(ax, title, f"participation ratio {words.ratio_text(found)}")
     ax.set_xlabel("rank")
     ax.set_ylabel("eigenvalue, with 95 % interval")
     return figure

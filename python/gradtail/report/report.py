@@ -57,8 +57,9 @@ class Report:
         loss : pair of sequences, optional
             Steps, and the loss of each.
         overhead : mapping, optional
-            Cost of watching; ``share`` (of a step), ``p50`` and ``step`` (seconds) are put into
-            words, the rest is listed.
+            Cost of watching: ``share`` of all the time, ``mean`` and ``mean_step`` (seconds in the
+            monitor a step, and of a step, whose ratio it is) or else the medians ``p50`` and ``step``
+            are put into words, the rest is listed.
         settings : mapping, optional
             What the reader needs to run this again: seeds, sizes, times, command line.
         title : str

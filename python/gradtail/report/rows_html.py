@@ -55,7 +55,7 @@ def _row(row: Row, kind: str) -> str:
         f'<th scope="row" data-sort="{escape(name)}">{_breakable(name)}</th>',
         _cell(key, _index(tail) if words.is_index(tail) else _no_index(tail), "alpha"),
         _cell(key, bar(tail), "left"),
-        _verdict(tail),
+        _verdict(tail, words.mixture(row) if kind == "whole" else ""),
         _cell(row["excess_kurtosis"], words.number(row["excess_kurtosis"])),
         _cell(row["norm"]["median"], words.number(row["norm"]["median"])),
         _cell(ratio, words.number(ratio)),
@@ -85,17 +85,19 @@ def _cell(key: float | None, shown: str, kind: str = "") -> str:
     return f'<td class="{kind}" data-sort="{sort}">{shown}</td>'
 
 
-def _verdict(tail: Row | None) -> str:
+def _verdict(tail: Row | None, mixed: str = "") -> str:
     if tail is None:
         return '<td class="words none" data-sort="">no tail: fewer than two nonzero values</td>'
     said = escape(words.printable(words.short_verdict(tail)))
+    if mixed and words.is_index(tail):
+        said = "may be that of a mixture of scales"
     kind = "" if words.is_index(tail) else " none"
     above = f"top {words.count(tail['k'])} of {words.count(tail['n'])}"
     above += f", above {words.number(tail['threshold'])}"
     spread = "" if tail["spread"] == "blocks" else "; iid formula"
     lines = f'{said}<br><span class="quiet one">{above}{spread}</span>'
-    if tail["warnings"]:
-        listed = [words.printable(warning) for warning in tail["warnings"]]
+    listed = [words.printable(warning) for warning in ([mixed] if mixed else []) + tail["warnings"]]
+    if listed:
         items = "".join(f"<li>{escape(one)}</li>" for one in listed)
         title = escape("\n".join(listed))
         lines += (

@@ -44,6 +44,9 @@ def text(data: dict[str, Any], most: int = MOST_ROWS) -> str:
         if len(rows) > most:
             lines.append(f"... {len(rows) - most} more")
         lines += ["", "alpha: tail exponent, smaller is heavier; kurtosis: excess; norm: median over steps."]
+        mixed = words.mixture(data["whole"])
+        if mixed and words.is_index(data["whole"]["tails"]["both"]):
+            lines += textwrap.wrap(words.printable(f"whole model: {mixed}."), WIDTH)
     return "\n".join(line.rstrip() for line in lines)
 
 

@@ -104,17 +104,18 @@ def percent(share: float | None) -> str:
 
 
 def range_text(ends: list[float | None]) -> str:
-    """Write an interval in brackets, open where an end is not known.
+    """Write an interval in brackets; it may have no upper end.
 
     Examples
     --------
     >>> range_text([0.5, 1.25]), range_text([0.5, None]), range_text([None, None])
-    (' (95 %: 0.500 to 1.25)', ' (95 %: above 0.500)', '')
+    (' (95 %: 0.500 to 1.25)', ' (95 %: from 0.500, upper end unknown)', '')
     """
     low, high = ends
     if low is None:
         return ""
-    return f" (95 %: above {number(low)})" if high is None else f" (95 %: {number(low)} to {number(high)})"
+    last = "from {}, upper end unknown" if high is None else "{} to {}"
+    return f" (95 %: {last.format(number(low), number(high))})"
 
 
 def percent_range(ends: list[float | None]) -> str:
@@ -130,23 +131,63 @@ def percent_range(ends: list[float | None]) -> str:
 
 
 def ratio_text(spectrum: Row) -> str:
-    """Write a participation ratio as a number of directions.
+    """Write a participation ratio, which is a number of directions.
 
     Examples
     --------
     >>> ratio_text({"participation_ratio": 12.3, "participation_ratio_ci95": [8, 20]})
-    '12.3 directions (95 %: 8.00 to 20.0)'
+    '12.3 (95 %: 8.00 to 20.0)'
     >>> ratio_text({"participation_ratio": None, "participation_ratio_ci95": [512, None]})
-    'more than 512 directions (95 %)'
+    'more than 512 (95 %)'
     """
     ratio, ends = spectrum["participation_ratio"], spectrum["participation_ratio_ci95"]
     if ratio is None:
-        return (
-            "more directions than these steps can tell"
-            if ends[0] is None
-            else (f"more than {number(ends[0])} directions (95 %)")
-        )
-    return f"{number(ratio)} directions{range_text(ends)}"
+        return "more than these steps can tell" if ends[0] is None else f"more than {number(ends[0])} (95 %)"
+    return f"{number(ratio)}{range_text(ends)}"
+
+
+def of_few_steps(spectrum: Row) -> bool:
+    """Whether a participation ratio is only that of the steps seen, which a few of them rule."""
+    return spectrum.get("participation_ratio_basis") == "sample"
+
+
+_MIXED = 3.0  # a factor between the scales of layers from which their mixture has a tail of its own
+
+
+def mixture(whole: Row) -> str:
+    """Warn where the tail of all layers together may come from their scales; empty if there is no reason.
+
+    Examples
+    --------
+    >>> mixture({"scales": {"largest": 0.2, "in": "head", "smallest": 0.01, "and": "body"}})[:45]
+    'layers differ in scale by a factor of 20.0 (r'
+    """
+    scales = whole.get("scales")
+    if not scales or scales["largest"] < _MIXED * scales["smallest"]:
+        return ""
+    return (
+        f"layers differ in scale by a factor of {number(scales['largest'] / scales['smallest'])} "
+        f"(root mean square {number(scales['largest'])} in {scales['in']}, {number(scales['smallest'])} in "
+        f"{scales['and']}): the tail of all of them together may be that of the mixture and not of any layer"
+    )
+
+
+def overhead_rows(cost: Row) -> Row:
+    """Name each of the times of a monitor."""
+    names = {
+        "calls": "calls", "mean": "mean time in the monitor, a step", "mean_step": "mean time of a step",
+        "share": "share of all the time", "p50": "median time of a call", "p99": "99 % of calls within",
+        "step": "median time of a step",
+    }  # fmt: skip
+    rows: Row = {}
+    for key in (*(key for key in names if key in cost), *(key for key in cost if key not in names)):
+        value = cost[key]
+        if key == "share" and isinstance(value, (int, float)):
+            value = percent(value)
+        elif key in ("mean", "mean_step", "p50", "p99", "step") and isinstance(value, (int, float)):
+            value = f"{number(1e3 * value)} ms"
+        rows[names.get(key, key)] = value
+    return rows
 
 
 def plural(n: int, one: str, many: str | None = None) -> str:
