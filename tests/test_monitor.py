@@ -54,9 +54,15 @@ def test_torch_gradients_that_are_none_are_unobserved() -> None:
 
 def test_torch_no_gradient_at_all() -> None:
     monitor = Monitor(small_model())
+    monitor.micro_step()
     monitor.step()
-    assert float(monitor.clip_(1.0)) == 0.0
+    with pytest.warns(RuntimeWarning, match=r"clip_: expected gradients, got none.*after backward\(\)"):
+        assert float(monitor.clip_(1.0)) == 0.0
+    assert float(monitor.clip_(1.0)) == 0.0  # said once
+    assert monitor.enabled
     assert monitor.stream.steps == 0
+    assert monitor.report().data["settings"]["clip_calls"] == 0
+    assert "clip/rate" not in monitor.scalars()
 
 
 def test_torch_tied_and_frozen_parameters_count_once_or_not_at_all() -> None:

@@ -30,6 +30,8 @@ def small_model() -> nn.Module:
         ({"memory": "lots"}, ValueError, "memory: expected"),
         ({"groups": {"a": "("}}, ValueError, r"groups\['a'\]: expected a regular expression"),
         ({"window": -1}, ValueError, "window: expected an int of at least 0, got -1"),
+        ({"param": "x"}, TypeError, "param: expected one of .* that Monitor has not; did you mean params?"),
+        ({"colour": 1}, TypeError, "colour: expected one of optimizer, every, .* that Monitor has not$"),
         ({"bits": 11}, ValueError, "bits: expected an int from 0 to 10, got 11"),
     ],
 )
@@ -47,6 +49,17 @@ def test_torch_max_norm_is_checked() -> None:
         monitor.clip_(None)
     with pytest.raises(RuntimeError, match="grad_norm: expected a call of step or clip_ before"):
         monitor.grad_norm()
+    with pytest.raises(RuntimeError, match="found_inf: expected a call of step or clip_ before"):
+        monitor.found_inf  # noqa: B018
+    optimizer = torch.optim.AdamW(small_model().parameters())
+    with pytest.raises(
+        TypeError, match=r"^loss: expected a number .*, got an optimizer; .*into=optimizer\)$"
+    ):
+        monitor.clip_(1.0, optimizer)
+    with pytest.raises(
+        TypeError, match=r"^loss: .*, got an optimizer; give it as Monitor\(model, optimizer\)$"
+    ):
+        monitor.step(optimizer)
     with pytest.raises(TypeError, match=r"model: expected a torch.nn.Module, got list"):
         Monitor([])
 

@@ -153,3 +153,6 @@ def test_torch_found_inf_skips_a_bad_step(kind: str) -> None:
         optimizer.step()
         same = all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))
         assert same == (step == 1) == bool(flag)
+        assert float(monitor.found_inf) == float(flag)
+    (skipped,) = monitor.skipped
+    assert (skipped.step, skipped.reason, skipped.name, skipped.index) == (1, "found_inf", "0.bias", 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import warnings
 from typing import Any
 
 import pytest
@@ -38,18 +39,46 @@ def test_torch_attaching_twice_observes_once() -> None:
     old = Monitor(model, optimizer, when="optimizer")
     monitor = Monitor(model, optimizer, when="optimizer")
     monitor.attach(optimizer).attach(optimizer)
-    assert hooks_of(optimizer) == 1
+    assert hooks_of(optimizer) == 2
     backward(model, 0)
     optimizer.step()
-    assert (old.stream.steps, monitor.stream.steps) == (0, 1)
-    part = Monitor(model, optimizer, when="optimizer", params="weight")  # of other parameters: both
-    assert hooks_of(optimizer) == 2
+    assert (old.stream.steps, monitor.stream.steps) == (1, 1)  # monitors do not take off one another
     monitor.detach()
     monitor.detach()
     assert hooks_of(optimizer) == 1
     backward(model, 1)
     optimizer.step()
-    assert (monitor.stream.steps, part.stream.steps) == (1, 1)
+    assert (old.stream.steps, monitor.stream.steps) == (2, 1)
+    for _ in range(2):  # a notebook cell that runs twice
+        again = Monitor(model, optimizer, when="optimizer")
+        gc.collect()
+        assert hooks_of(optimizer) == 2
+    assert again.stream.steps == 0
+
+
+def test_torch_optimizers_that_need_a_closure_have_no_hook() -> None:
+    model = small_model()
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=3)
+    with pytest.raises(
+        ValueError, match=r"optimizer: expected one whose step\(\) needs no closure, got LBFGS"
+    ):
+        Monitor(model, optimizer, when="optimizer")
+    with pytest.raises(ValueError, match="call step"):
+        Monitor(model).attach(optimizer)
+    assert hooks_of(optimizer) == 0
+    monitor, norms = Monitor(model, optimizer), []
+
+    def closure() -> Any:
+        loss = backward(model, 0)
+        norms.append(norm64(model))
+        monitor.step(loss)
+        return loss
+
+    for _ in range(2):
+        optimizer.step(closure)
+    assert monitor.enabled
+    assert len(norms) > 2
+    assert monitor.stream.history.norm.tolist() == pytest.approx(norms, rel=1e-6)
 
 
 def test_torch_hooks_go_with_their_monitor() -> None:
@@ -123,8 +152,86 @@ def test_torch_optimizer_in_backward() -> None:
     assert monitor.losses[0] == [0, 1, 2, 3]
     assert monitor.when == [(0, "in backward")]
     assert float(monitor.grad_norm()) == pytest.approx(float(reference.grad_norm()), rel=1e-5)
-    with pytest.raises(RuntimeError, match="clip_: expected gradients that are all there at once"):
+
+
+def test_torch_clipping_is_refused_only_while_a_step_is_open_in_backward() -> None:
+    model = small_model()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    monitor = Monitor(model, optimizer)
+    backward(model, 0)
+    monitor.observe(model[0].weight)
+    with pytest.raises(RuntimeError, match=r"clip_: expected .*; call step\(\) to close the step"):
         monitor.clip_(1.0)
+    monitor.step()
+    optimizer.step()
+    backward(model, 1)
+    expected = norm64(model)
+    assert float(monitor.clip_(1e-3)) == pytest.approx(expected, rel=1e-6)
+    assert norm64(model) == pytest.approx(1e-3, rel=1e-2)
+    monitor.observe(model[2][0].weight)
+    monitor.enabled = False
+    monitor.clip_(1e-3)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("zero", [True, False])
+def test_torch_a_backward_that_broke_off_is_forgotten(every: int, zero: bool) -> None:
+    model, plain = small_model(), small_model()
+    monitor, reference = Monitor(model, every=every), Monitor(plain, every=every)
+    for step in range(6):
+        if step in (2, 3):  # an error half-way in backward, and the loop leaves the batch out
+            backward(model, 100 + step)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                for p in list(model.parameters())[:1:-1]:
+                    monitor.observe(p)
+            backward(model, step, zero=zero)
+            for p, q in zip(model.parameters(), plain.parameters(), strict=True):
+                q.grad = p.grad.clone()
+        else:
+            backward(model, step)
+            backward(plain, step)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for p in list(model.parameters())[::-1]:
+                monitor.observe(p)
+        assert len(caught) == 0 or "expected step() after backward" in str(caught[0].message)
+        monitor.step(loss=1.0)
+        reference.step(loss=1.0)
+    assert monitor.enabled
+    same_summaries(monitor, reference, reference.stream.names)
+    assert monitor.losses == reference.losses
+    assert monitor.stream.history.steps.tolist() == reference.stream.history.steps.tolist()
+    assert monitor.stream.history.norm.tolist() == pytest.approx(reference.stream.history.norm.tolist())
+    monitor.state_dict()
+
+
+def test_torch_a_backward_that_broke_off_does_not_stand_in_the_way_of_clipping() -> None:
+    model = small_model()
+    monitor = Monitor(model)
+    backward(model, 0)
+    monitor.observe(model[0].weight)
+    backward(model, 1)
+    expected = norm64(model)
+    with pytest.warns(RuntimeWarning, match="observe: .* what was observed as step 0 .* is left out"):
+        assert float(monitor.clip_(1.0)) == pytest.approx(expected, rel=1e-6)
+    assert monitor.stream.history.steps.tolist() == [0]
+    assert monitor.stream.norm() == pytest.approx(expected, rel=1e-6)
+
+
+def test_torch_in_backward_with_numbers_of_steps() -> None:
+    model = small_model()
+    monitor = Monitor(model)
+    for step in (3, 8):
+        backward(model, step)
+        for p in model.parameters():
+            monitor.observe(p, step=step)
+        with pytest.raises(ValueError, match=f"step: expected {step}, whose gradients are being seen, got 1"):
+            monitor.step(step=1)
+        monitor.step(step=step)
+    with pytest.raises(ValueError, match="step: expected a number above 8, got 8"):
+        monitor.observe(model[0].weight, step=8)
+    assert monitor.stream.history.steps.tolist() == [3, 8]
 
 
 def test_torch_in_backward_at_a_cadence() -> None:

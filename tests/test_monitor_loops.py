@@ -165,8 +165,16 @@ def test_torch_step_numbers_may_be_given() -> None:
     with pytest.raises(TypeError, match=r"step: expected an int, got 1.5"):
         monitor.step(step=1.5)
     backward(model, 0)
-    with pytest.warns(RuntimeWarning, match=r"step: expected a number above 130, got 7; call rollback\(6\)"):
-        monitor.step(step=7)
+    for call in (monitor.step, monitor.micro_step, lambda step: monitor.clip_(1.0, step=step)):
+        with pytest.raises(ValueError, match=r"step: expected a number above 130, got 7; call rollback\(6\)"):
+            call(step=7)
+    assert monitor.enabled
+    monitor.step(step=140)
+    assert monitor.stream.last_step == 140
+    first = Monitor(model)
+    first.step()
+    with pytest.raises(ValueError, match=r"above 0, got 0; call load_state_dict\(\), or make a new Monitor"):
+        first.step(step=0)
 
 
 def test_torch_every_observation_is_tagged_with_its_moment() -> None:

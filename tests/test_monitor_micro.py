@@ -44,7 +44,7 @@ def test_torch_micro_steps_are_the_sketches_of_increments(backend: str) -> None:
         increments = accumulate(model, monitor, step, batches)
         monitor.step()
         optimizer.step()
-        record = monitor.micro.log.newest()
+        record = monitor.micro.records[-1]
         assert (record.step, record.batches) == (step, batches)
         assert record.norm == pytest.approx(np.linalg.norm(increments.sum(axis=0)), rel=1e-5)
         exact = np.mean(np.sum(increments**2, axis=1))
@@ -59,6 +59,10 @@ def test_torch_micro_steps_are_the_sketches_of_increments(backend: str) -> None:
         ) == pytest.approx(record.sum_square)
     assert monitor.micro.log.steps == [0, 1, 2]
     assert monitor.stream.steps == 3
+    assert repr(monitor.micro).startswith("MicroSteps(3 steps, newest MicroRecord(step=2, batches=4, mean_")
+    assert repr(Monitor(model).micro) == "MicroSteps(empty)"
+    (note,) = [note for note in monitor.report().data["notes"] if "micro" in note]
+    assert note.startswith("micro-steps: 2 to 4 micro-batches a step; over the newest 3 steps with a record ")
 
 
 def test_torch_the_sketch_of_an_increment_is_that_of_the_gradient_alone() -> None:
@@ -112,6 +116,51 @@ def test_torch_micro_steps_keep_the_cadence() -> None:
     monitor.micro_step(step=10)
     monitor.step(step=10)
     assert monitor.micro.log.steps == [0, 2, 10]
+
+
+@pytest.mark.parametrize("to_none", [True, False])
+@pytest.mark.parametrize("at", [1, 3])
+def test_torch_micro_batches_that_were_thrown_away_do_not_count(to_none: bool, at: int) -> None:
+    model, plain = wide_model(), wide_model()
+    monitor, reference = Monitor(model), Monitor(plain)
+    for step in range(5):
+        for one, seen in ((model, monitor), (plain, reference)):
+            one.zero_grad(set_to_none=to_none)
+            for micro in range(2):
+                if one is model and step == at and micro == 1:  # a bad loss: begin again
+                    model.zero_grad(set_to_none=to_none)
+                    (one(batch(100 * step)).square().mean() / 2).backward()
+                    seen.micro_step()
+                (one(batch(100 * step + micro)).square().mean() / 2).backward()
+                seen.micro_step()
+            seen.step()
+    assert monitor.micro.log.steps == reference.micro.log.steps == list(range(5))
+    for a, b in zip(monitor.micro.records, reference.micro.records, strict=True):
+        assert a.batches == b.batches == 2
+        assert a.mean_square == pytest.approx(b.mean_square, rel=1e-5)
+
+
+def test_torch_micro_batches_without_their_step_leave_no_record() -> None:
+    model = wide_model()
+    monitor = Monitor(model)
+    accumulate(model, monitor, 0, 2)
+    model.zero_grad()
+    model(batch(1)).square().mean().backward()
+    monitor.step()
+    assert monitor.micro.records == []
+
+
+@pytest.mark.filterwarnings("ignore:Using backward")
+def test_torch_micro_batches_with_a_graph_of_their_gradients() -> None:
+    model = wide_model()
+    monitor = Monitor(model)
+    model.zero_grad()
+    for micro in range(3):
+        model(batch(micro)).square().mean().backward(create_graph=True)
+        monitor.micro_step()
+    monitor.step()
+    assert [record.batches for record in monitor.micro.records] == [3]
+    model.zero_grad()
 
 
 def test_torch_micro_steps_need_a_sketch() -> None:

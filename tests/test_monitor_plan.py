@@ -78,8 +78,12 @@ def test_torch_the_plan_says_how_each_parameter_is_watched() -> None:
     model[0].weight.requires_grad_(False)
     monitor = Monitor(model)
     first = monitor.plan().rows[0]
-    assert (first.name, first.source, first.group) == ("0.weight", "none (frozen)", "not seen yet")
-    assert first.when == "at step() or clip_()"
+    assert (first.name, first.source, first.group) == ("0.weight", "none (frozen)", "-")
+    assert (first.when, first.state_bytes) == ("at step() or clip_()", 0)
+    planned = {row.name: row.group for row in monitor.plan().rows}
+    assert all(planned[name] == name for name in planned if name != "0.weight")
+    assert all(row.state_bytes > 0 for row in monitor.plan().rows[1:])
+    assert re.search(r"6 parameters in 5 groups, .* MiB expected$", str(monitor.plan()))
     for p in model.parameters():
         p.grad = torch.ones_like(p) if p.requires_grad else None
     monitor.step()
@@ -98,7 +102,26 @@ def test_torch_the_plan_says_how_each_parameter_is_watched() -> None:
         "name", "source", "dtype", "place", "scale", "scope", "when", "group", "state_bytes",
     ]  # fmt: skip
     assert len(lines) == 8
-    assert lines[-1].startswith("6 parameters, ")
+    assert re.fullmatch(r"6 parameters in 5 groups, .* MiB of state", lines[-1])
+    assert repr(plan) == str(plan)
+
+
+def test_torch_the_plan_shows_groups_before_anything_runs() -> None:
+    for groups in ({"first": r"^0\.", "matrices": "weight$"}, lambda name: name.split(".")[0]):
+        model = small_model()
+        monitor = Monitor(model, groups=groups)
+        before = {row.name: row.group for row in monitor.plan().rows}
+        backward(model, 0)
+        monitor.step()
+        assert {row.name: row.group for row in monitor.plan().rows} == before
+        assert "other" in before.values() or "0" in before.values()
+
+
+def test_torch_patterns_that_match_nothing_are_named() -> None:
+    with pytest.raises(ValueError, match=r"groups: expected patterns found in names .*, got a='x', b='y'"):
+        Monitor(small_model(), groups={"a": "x", "b": "y"})
+    with pytest.warns(RuntimeWarning, match=r"groups: found in the name of no watched parameter: b='y'"):
+        Monitor(small_model(), groups={"a": "weight", "b": "y"})
 
 
 def test_torch_memory_is_bounded_as_asked() -> None:
@@ -116,16 +139,17 @@ def test_torch_memory_is_bounded_as_asked() -> None:
 
 
 def test_torch_groups_do_not_depend_on_which_gradients_come_first() -> None:
-    groups = []
+    groups, planned = [], []
     for order in (1, -1):
         model = nn.Sequential(*(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)) for _ in range(200)))
         monitor = Monitor(model, memory="24MiB", on_error="raise")
+        planned.append({row.name: row.group for row in monitor.plan().rows})
         for part in list(model)[::order]:
             for p in part.parameters():
                 p.grad = torch.ones_like(p)
             monitor.step()
         groups.append({name: monitor.stream.group_of(name) for name in sorted(monitor.stream.names)})
-    assert groups[0] == groups[1]
+    assert groups[0] == groups[1] == dict(sorted(planned[0].items())) == dict(sorted(planned[1].items()))
     assert len(set(groups[0].values())) < 800
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import pytest
 
@@ -99,6 +100,22 @@ def test_torch_scaled_gradients_in_the_hook_of_the_optimizer(fused: bool) -> Non
     assert len(monitor.skipped) == fused  # else the scaler does not call the optimizer at all
 
 
+def test_torch_an_overflow_between_the_steps_of_a_cadence_is_listed() -> None:
+    model = small_model()
+    optimizer, scaler = optimizer_of(model, False), torch.amp.GradScaler("cpu", init_scale=65536.0)
+    monitor = Monitor(model, optimizer, scaler=scaler, every=2)
+    shift = 1 - OVERFLOW % 2  # so that the overflow has an odd number
+    for step in range(STEPS):
+        scaled_backward(model, scaler, step)
+        monitor.step(step=step + shift)
+        scaler.step(optimizer)
+        scaler.update()
+    (skipped,) = monitor.skipped
+    assert skipped.step == OVERFLOW + shift
+    assert skipped.step % 2 == 1
+    assert skipped.name is not None
+
+
 def test_torch_the_hook_refuses_gradients_scaled_by_nobody_it_knows() -> None:
     model = small_model()
     optimizer, scaler = optimizer_of(model, True), torch.amp.GradScaler("cpu", init_scale=1024.0)
@@ -108,6 +125,29 @@ def test_torch_the_hook_refuses_gradients_scaled_by_nobody_it_knows() -> None:
     with pytest.warns(RuntimeWarning, match="scaler: expected the GradScaler to be given"):
         scaler.step(optimizer)
     assert not monitor.enabled
+
+
+@pytest.mark.parametrize("by_user", [False, True])
+def test_torch_a_scaler_that_was_not_given_is_noticed_with_fused_optimizers(by_user: bool) -> None:
+    model = small_model()
+    optimizer, scaler = optimizer_of(model, True), torch.amp.GradScaler("cpu", init_scale=1024.0)
+    monitor = Monitor(model)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for step in range(3):
+            scaled_backward(model, scaler, step)
+            if by_user:
+                scaler.unscale_(optimizer)
+            monitor.clip_(0.05)
+            scaler.step(optimizer)
+            scaler.update()
+        scaled_backward(model, scaler, 0)
+        scaler.unscale_(optimizer)
+        monitor.clip_(0.05, into=optimizer)  # its own factor is no scale
+        optimizer.step()
+    messages = [str(w.message) for w in caught]
+    assert len(messages) == (not by_user)
+    assert by_user or "scaler: expected the GradScaler to be given, Monitor(" in messages[0]
 
 
 def test_torch_a_monitor_that_is_off_still_clips_what_is_scaled(monkeypatch: pytest.MonkeyPatch) -> None:

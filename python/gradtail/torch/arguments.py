@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from numbers import Integral, Real
+from typing import Any
 
+import numpy as np
+from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from gradtail.stream import GradientStream
+from gradtail.torch.guard import warn
+from gradtail.torch.hints import listed
+from gradtail.torch.parameters import Named
 
 Optimizers = Optimizer | Sequence[Optimizer]
 
 
-def check_every(every: object) -> None:
-    """Refuse a cadence that is not a positive int."""
-    if isinstance(every, bool) or not isinstance(every, int):
+def as_every(every: object) -> int:
+    """Return a cadence as an int; TypeError or ValueError if it is no positive one."""
+    number = _number(every, Integral)
+    if number is None:
         raise TypeError(f"every: expected a positive int, got {every!r}")
-    if every < 1:
+    if number < 1:
         raise ValueError(f"every: expected a positive int, got {every}")
+    return int(number)
 
 
-def check_max_norm(max_norm: object) -> float:
+def as_max_norm(max_norm: object) -> float:
     """Return ``max_norm`` as a float; TypeError or ValueError if it is no positive number."""
-    if not isinstance(max_norm, (int, float)) or isinstance(max_norm, bool):
+    number = _number(max_norm, Real)
+    if number is None:
         raise TypeError(f"max_norm: expected a positive number, got {max_norm!r}")
-    if not max_norm > 0:
+    if not number > 0:
         raise ValueError(f"max_norm: expected a positive number, got {max_norm}")
-    return float(max_norm)
+    return float(number)
 
 
 def as_optimizers(optimizer: Optimizers | None) -> list[Optimizer]:
@@ -39,7 +53,87 @@ def as_optimizers(optimizer: Optimizers | None) -> list[Optimizer]:
     return list(found)
 
 
-def check_step(step: object) -> None:
-    """Refuse a number of a step that is neither an int nor left out."""
-    if step is not None and (isinstance(step, bool) or not isinstance(step, int)):
+def check_optimizer(optimizer: object) -> None:
+    """Refuse what is no optimizer of torch; TypeError."""
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"optimizer: expected a torch.optim.Optimizer, got {type(optimizer).__name__}")
+
+
+def as_step(step: object) -> int | None:
+    """Return the number of a step as an int, None if it is left out; TypeError if it is anything else."""
+    if step is None:
+        return None
+    number = _number(step, Integral)
+    if number is None:
         raise TypeError(f"step: expected an int, got {step!r}")
+    return int(number)
+
+
+def _number(value: object, kind: type) -> Any:
+    """Return a number of Python, NumPy or a 0-dim tensor or array as Python's; None if it is none."""
+    if isinstance(value, (Tensor, np.ndarray, np.generic)) and value.ndim == 0:
+        value = value.item()
+    return value if isinstance(value, kind) and not isinstance(value, bool) else None
+
+
+def check_steps_without_closure(optimizer: Optimizer) -> None:
+    """Refuse an optimizer whose gradients come to be within its step, where no hook sees them."""
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise ValueError(
+            f"optimizer: expected one whose step() needs no closure, got {type(optimizer).__name__}, which "
+            "computes gradients within its step, after the hook; leave when= out and call step() in the "
+            "closure, after backward()"
+        )
+
+
+def check_loss(loss: object, method: str) -> None:
+    """Refuse an optimizer in the place of the loss; what else is no loss is left out, with a warning."""
+    if isinstance(loss, Optimizer):
+        how = "clip_(max_norm, into=optimizer)" if method == "clip_" else "Monitor(model, optimizer)"
+        raise TypeError(f"loss: expected a number or a tensor of one, got an optimizer; give it as {how}")
+
+
+def check_options(options: Mapping[str, Any], own: Sequence[str]) -> None:
+    """Refuse options that neither the monitor nor its stream has."""
+    known = [*own, *(name for name in inspect.signature(GradientStream).parameters)]
+    for name in options:
+        if name not in known:
+            near = get_close_matches(name, known)
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            raise TypeError(
+                f"{name}: expected one of {', '.join(known)}, got an option that Monitor has not{hint}"
+            )
+
+
+def check_groups(groups: object, names: Sequence[str]) -> None:
+    """Warn of patterns that match no parameter; ValueError if none matches any."""
+    if not isinstance(groups, Mapping) or not groups or not names:
+        return
+    import re
+
+    idle = [group for group, pattern in groups.items() if not any(re.search(pattern, name) for name in names)]
+    shown = ", ".join(f"{group}={groups[group]!r}" for group in idle)
+    if len(idle) == len(groups):
+        raise ValueError(f"groups: expected patterns found in names such as {names[0]!r}, got {shown}")
+    if idle:
+        warn(f"groups: found in the name of no watched parameter: {shown}")
+
+
+def check_parameters(parameters: Sequence[Named]) -> None:
+    """Refuse parameters without memory, and warn if there is nothing to watch."""
+    for name, p in parameters:
+        if isinstance(p, nn.parameter.UninitializedParameter):
+            raise ValueError(
+                f"model: expected parameters with a shape, got {name} uninitialized; pass a batch first"
+            )
+        if p.is_meta:
+            raise ValueError(
+                f"model: expected parameters with memory, got {name} on the meta device; make the monitor "
+                "after to_empty() and the loading of weights, which replace the parameters"
+            )
+    if not parameters:
+        warn("model: expected parameters to watch, got a module without any: nothing will be observed")
+    elif not any(p.requires_grad for _, p in parameters):
+        names = listed([name for name, _ in parameters])
+        warn(f"model: expected watched parameters that require a gradient, got none that does ({names})")

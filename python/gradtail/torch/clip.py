@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from gradtail.torch.fold import Fold
 from gradtail.torch.gradients import Gradients
+from gradtail.torch.packing import as_int
 from gradtail.torch.steplog import StepLog
 
 MARGIN = 1e-6  # added to the norm before dividing, as torch does
@@ -88,7 +89,12 @@ class Clip:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over the counts of another."""
-        self._log.load_state_dict(state, lambda c: Clipped(*map(int, c[:3]), *map(float, c[3:])))
+        self._log.load_state_dict(state, _clipped)
+
+
+def _clipped(values: Sequence[Any]) -> Clipped:
+    calls, clipped, nonfinite, factor, max_norm = values
+    return Clipped(as_int(calls), as_int(clipped), as_int(nonfinite), float(factor), float(max_norm))
 
 
 def scale(tensors: list[torch.Tensor], factor: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from gradtail.torch.parameters import Named
 from gradtail.torch.sharding import Block, block_of, is_sharded, local_part, norm_by_torch, sum_over
 
 Place = tuple[tuple[int, ...], tuple[int, ...]]
+Mark = tuple[weakref.ref[Tensor], int]
+"""A gradient and its version: tells whether it is another tensor, or has been written to."""
 
 
 class Gradients:
@@ -89,6 +92,15 @@ class Gradients:
         found = [g for _, p in self._plain if (g := p.grad) is not None]
         return found + [local_part(g) for _, p in self._sharded if (g := p.grad) is not None]
 
+    def present(self) -> dict[str, Tensor]:
+        """Return every gradient as ``.grad`` has it, by name."""
+        pairs = (*self._plain, *self._sharded)
+        return {name: g for name, p in pairs if (g := p.grad) is not None}
+
+    def any(self) -> bool:
+        """Whether any watched parameter has a gradient here."""
+        return any(p.grad is not None for _, p in (*self._plain, *self._sharded))
+
     @property
     def device(self) -> torch.device:
         """Device of the first gradient; the CPU if there is none."""
@@ -146,6 +158,16 @@ class Gradients:
         except TypeError:  # of placements that are no blocks; all ranks have the same
             return norm_by_torch([g for _, g in pairs]) ** 2
         return sum_over(mesh, _norm(counted) ** 2)
+
+
+def mark_of(gradient: Tensor) -> Mark:
+    """Mark a gradient as it is now, without keeping it alive."""
+    return weakref.ref(gradient), gradient._version
+
+
+def is_marked(gradient: Tensor, mark: Mark) -> bool:
+    """Whether a gradient is the one that was marked, and unchanged."""
+    return mark[0]() is gradient and mark[1] == gradient._version
 
 
 @torch.no_grad()

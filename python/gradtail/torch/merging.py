@@ -26,7 +26,8 @@ def merge_states(states: Iterable[Mapping[str, Any]], *, backend: str | None = N
     Raises
     ------
     TypeError, ValueError
-        No states, one that is none, or values that two of them have counted.
+        No states, one that is none, or values that two of them have counted: ranks of data parallelism have
+        the same, averaged gradients, so the state of one of them says it all.
 
     Examples
     --------
@@ -45,7 +46,20 @@ def merge_states(states: Iterable[Mapping[str, Any]], *, backend: str | None = N
         if not isinstance(state, Mapping) or "stream" not in state:
             raise TypeError(f"states[{i}]: expected the state_dict of a Monitor, got {type(state).__name__}")
         stream = GradientStream.from_state_dict(unpack(state["stream"]), backend=backend)
-        merged = stream if merged is None else merged.merge(stream)
+        merged = stream if merged is None else _merged(merged, stream, i)
     if merged is None:
         raise ValueError("states: expected at least one state, got none")
     return merged
+
+
+def _merged(merged: GradientStream, stream: GradientStream, i: int) -> GradientStream:
+    try:
+        return merged.merge(stream)
+    except ValueError as error:
+        if "counted by both" not in str(error):
+            raise
+        found = str(error).partition("got ")[2]
+        raise ValueError(
+            f"states[{i}]: expected values that no state before it has counted, got {found}; ranks that hold "
+            "the same gradients (data parallelism without shards) have seen the same: merge only one of them"
+        ) from error

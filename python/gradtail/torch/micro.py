@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
+from gradtail.torch.gradients import Mark, mark_of
+from gradtail.torch.packing import as_int
 from gradtail.torch.steplog import StepLog
 
 FloatArray = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MicroRecord:
     """The micro-batches of one optimizer step.
 
@@ -43,27 +46,87 @@ class MicroRecord:
     sum_square: float
     norm: float
 
+    def __repr__(self) -> str:
+        return (
+            f"MicroRecord(step={self.step}, batches={self.batches}, mean_square={self.mean_square:.4g}, "
+            f"sum_square={self.sum_square:.4g}, norm={self.norm:.4g})"
+        )
+
 
 class MicroSteps:
-    """Turns sketches of the gradient as it accumulates into those of its increments.
+    """The micro-batches of the newest steps: see :attr:`records`.
+
+    Turns sketches of the gradient as it accumulates into those of its increments.
 
     The sketch is linear, so the sketch of an increment is the difference of two sketches: no gradient is
     copied or kept. Kept are a record a step and the sketches of the newest step, ``batches * r`` float64.
     """
 
     def __init__(self) -> None:
-        self.log: StepLog[MicroRecord] = StepLog(2048)
-        self.increments: FloatArray = np.zeros((0, 0))
+        self._log: StepLog[MicroRecord] = StepLog(2048)
+        self._increments: FloatArray = np.zeros((0, 0))
         self._open: list[FloatArray] = []
         self._last: FloatArray | None = None
+        self._marks: dict[str, Mark] = {}
+        self._writes: int | None = None  # to a gradient, from one micro-step to the next
+
+    def __repr__(self) -> str:
+        newest = self._log.newest()
+        return (
+            "MicroSteps(empty)" if newest is None else f"MicroSteps({len(self._log)} steps, newest {newest})"
+        )
+
+    @property
+    def records(self) -> list[MicroRecord]:
+        """A :class:`MicroRecord` a step, oldest first; of more than 2048 steps every second one, or fewer."""
+        return list(self._log.values)
+
+    @property
+    def log(self) -> StepLog[MicroRecord]:
+        """The records with the numbers of their steps: ``.steps``, ``.values``, ``.newest()``."""
+        return self._log
+
+    @property
+    def increments(self) -> FloatArray:
+        """Sketches of the increments of the newest step, shape (batches, r); (0, 0) if there is none."""
+        return self._increments
 
     def add(self, sketch: FloatArray) -> None:
         """Note the sketch of the gradient accumulated so far, shape (r,)."""
         self._open.append(sketch if self._last is None else sketch - self._last)
         self._last = sketch
 
-    def close(self, step: int, norm: float) -> None:
-        """End the step; one without a finite norm leaves no record."""
+    def follow(self, gradients: Mapping[str, Tensor]) -> None:
+        """Look at the gradients before :meth:`add`: a sum that was begun anew leaves out what came before.
+
+        Notes
+        -----
+        Gradients set to None come back as other tensors. Those zeroed in place were written to once more
+        than from one micro-step to the next, of which the least number so far stands for what is usual.
+        """
+        if self._open:
+            known = [(g, mark) for name, g in gradients.items() if (mark := self._marks.get(name))]
+            writes = min((g._version - version for g, (seen, version) in known if seen() is g), default=None)
+            least = self._writes
+            if not self._is_same(gradients) or (writes is not None and least is not None and writes > least):
+                self.drop()
+            elif writes is not None:
+                self._writes = writes if least is None else min(writes, least)
+        self._marks = {name: mark_of(g) for name, g in gradients.items()}
+
+    def _is_same(self, gradients: Mapping[str, Tensor]) -> bool:
+        """Whether these are the tensors that the open increments were added to."""
+        for name, (seen, _) in self._marks.items():
+            g = gradients.get(name)
+            # backward with create_graph adds into a new tensor
+            if g is None or (g is not seen() and not g.requires_grad):
+                return False
+        return True
+
+    def close(self, step: int, norm: float, gradients: Mapping[str, Tensor]) -> None:
+        """End the step; one without a finite norm leaves no record, nor do increments of other gradients."""
+        if self._open and not self._is_same(gradients):
+            self.drop()
         if not self._open:
             return
         assert self._last is not None
@@ -72,28 +135,37 @@ class MicroSteps:
         self.drop()
         if not np.isfinite(norm):
             return
-        self.increments = increments
+        self._increments = increments
         mean_square = float(np.mean(np.sum(increments**2, axis=1)))
-        self.log.add(step, MicroRecord(step, len(increments), mean_square, float(total @ total), norm))
+        self._log.add(step, MicroRecord(step, len(increments), mean_square, float(total @ total), norm))
 
     def drop(self) -> None:
         """Forget the increments of a step that is not to count."""
-        self._open, self._last = [], None
+        self._open, self._last, self._marks = [], None, {}
 
     def cut(self, last: int) -> None:
         """Forget what came after step ``last``."""
         self.drop()
-        newest = self.log.newest()
-        self.log.cut(last)
-        if self.log.newest() is not newest:
-            self.increments = np.zeros((0, 0))
+        newest = self._log.newest()
+        self._log.cut(last)
+        if self._log.newest() is not newest:
+            self._increments = np.zeros((0, 0))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the records and the newest increments."""
-        return {"log": self.log.state_dict(lambda r: list(astuple(r))), "increments": self.increments}
+        return {"log": self._log.state_dict(lambda r: list(astuple(r))), "increments": self._increments}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what another knew."""
+        increments = np.asarray(state["increments"], np.float64)
+        if increments.ndim != 2:
+            raise ValueError(f"state: expected increments of 2 axes, got shape {increments.shape}")
+        self._log.load_state_dict(state["log"], _record)
         self.drop()
-        self.log.load_state_dict(state["log"], lambda r: MicroRecord(*r))
-        self.increments = np.asarray(state["increments"], np.float64)
+        self._increments = increments
+
+
+def _record(values: Sequence[Any]) -> MicroRecord:
+    step, batches, *squares = values
+    mean, total, norm = map(float, squares)
+    return MicroRecord(as_int(step), as_int(batches), mean, total, norm)

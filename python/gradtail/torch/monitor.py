@@ -2,34 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gradtail.torch.arguments import Optimizers, as_optimizers, check_every, check_max_norm, check_step
+from gradtail.torch.arguments import (
+    Optimizers,
+    as_every,
+    as_max_norm,
+    as_optimizers,
+    as_step,
+    check_groups,
+    check_loss,
+    check_options,
+    check_parameters,
+    check_steps_without_closure,
+)
 from gradtail.torch.attach import Attachment
 from gradtail.torch.clip import Clip
 from gradtail.torch.fold import Fold
 from gradtail.torch.guard import Guard, OnError
+from gradtail.torch.hints import Hints
+from gradtail.torch.hooked import Hooked
 from gradtail.torch.observer import Observer
 from gradtail.torch.overhead import Stopwatch
-from gradtail.torch.packing import pack, unpack
-from gradtail.torch.parameters import Filter, Named, watched_parameters
-from gradtail.torch.readings import Readings
-from gradtail.torch.scaling import Scaling, unscale_within
+from gradtail.torch.parameters import Filter, Named, unwatched_parameters, watched_parameters
+from gradtail.torch.scaling import Scaling
 from gradtail.torch.turn import Turn
 
-STATE_VERSION = 1
+OWN = ("optimizer", "every", "when", "params", "scaler", "on_error")
 
 
-class Monitor(Readings):
+class Monitor(Hooked):
     """Statistics of every parameter's gradient, once per optimizer step.
 
     Call :meth:`step`, or :meth:`clip_` where gradients are clipped, once between ``backward`` and
     ``optimizer.step()``: gradients are then complete, unscaled and not yet clipped.
+
+    Ask :meth:`report` for everything, or :meth:`summary`, :attr:`history`, :meth:`spectrum`,
+    :meth:`suggest_clip`, :meth:`tracks`, :meth:`coordinates` and :attr:`micro`; :meth:`scalars` for a logger
+    and :meth:`plan` for what will be watched. :meth:`state_dict` is for checkpoints, :meth:`save` for
+    ``gradtail report``.
 
     Parameters
     ----------
@@ -44,13 +61,19 @@ class Monitor(Readings):
         Observe the steps whose number is a multiple. ``clip_`` clips every step all the same.
     when : {"call", "optimizer"}
         "optimizer" observes from a hook before each step of ``optimizer``, for loops that do not
-        clip (the hook would see clipped gradients).
+        clip (the hook would see clipped gradients). :meth:`step` then only takes the loss. Not for optimizers
+        that compute gradients within their step (LBFGS): call :meth:`step` in the closure.
     params : str, pattern, callable, or iterable of names or parameters, optional
         Parameters to watch: a regular expression searched for in the name, ``f(name, p)``, or a list.
+        Norms are of these alone, and :meth:`clip_` clips these alone.
     scaler : torch.amp.GradScaler, optional
         Of the loop. Gradients are unscaled before they are observed, by ``scaler.unscale_`` unless the
         loop has called it already; ``scaler.step`` then leaves its own pass out. An overflow is no
-        observed step, and is listed in :attr:`skipped`.
+        observed step, and is listed in :attr:`skipped`; not so with ``when="optimizer"``, unless the
+        optimizer is fused, for the scaler then does not call the optimizer, and the overflow takes no number
+        either. Without it, a loop with a GradScaler must call
+        ``scaler.unscale_(optimizer)`` before :meth:`step` or :meth:`clip_`: all norms would be of scaled
+        gradients (which is noticed, and said, with fused optimizers only).
     on_error : {"disable", "raise"}
         What an error inside the monitor does: by default it warns once and switches the monitor
         off; training goes on, and ``clip_`` still clips.
@@ -101,14 +124,21 @@ class Monitor(Readings):
         on_error: OnError = "disable",
         **options: Any,
     ) -> None:
-        check_every(every)
+        check_options(options, OWN)
+        every = as_every(every)
         if when not in ("call", "optimizer"):
             raise ValueError(f"when: expected 'call' or 'optimizer', got {when!r}")
         optimizers = as_optimizers(optimizer)
         if when == "optimizer" and not optimizers:
             raise ValueError("when: expected an optimizer to be given with 'optimizer', got none")
+        for one in optimizers if when == "optimizer" else ():
+            check_steps_without_closure(one)
         scaling = None if scaler is None else Scaling(scaler, optimizers)
-        self._build(watched_parameters(model, params), every, on_error, options, optimizers, scaling)
+        parameters = watched_parameters(model, params)
+        check_parameters(parameters)
+        self._build(parameters, every, on_error, options, optimizers, scaling)
+        check_groups(options.get("groups"), [name for name, _ in parameters])
+        self._hints.expect(unwatched_parameters(model, parameters), optimizers)
         if when == "optimizer":
             for one in optimizers:
                 self.attach(one)
@@ -130,37 +160,59 @@ class Monitor(Readings):
         tensors = [p for _, p in parameters]
         self._fold = Fold(tensors)
         self._clip = Clip(self._observer.gradients, self._fold)
-        self._turn = Turn(tensors, optimizers)
+        self._hints = Hints()
+        self._turn = Turn(tensors, optimizers, self._hints if scaling is None else None)
         self._scaling = scaling
         self._stopwatch = Stopwatch()
         self._attached: list[Attachment] = []
         self._stepped: set[int] = set()  # optimizers whose hook has run in the newest step
         self._norm: Tensor | None = None
-        self._in_backward = False
 
     def step(self, loss: Tensor | float | None = None, *, step: int | None = None) -> None:
         """Observe the gradients as they are.
+
+        Where a hook observes (``when="optimizer"``, :meth:`attach`), this only notes the loss: before
+        ``optimizer.step()`` for the step to come, after it for the step that was.
 
         Parameters
         ----------
         loss : float or 0-dim tensor, optional
             For the time line of the report.
         step : int, optional
-            Number of the step, above the one before; default: one more.
+            Number of the step, above the one before; default: one more. It also says that this is a new
+            step where nothing else does (optimizers that are not torch's, CUDA graphs).
 
         Raises
         ------
+        TypeError, ValueError
+            ``step`` is no int, or not above the one before, or given where a hook counts; ``loss`` is an
+            optimizer. Nothing has changed then.
         RuntimeError
-            Second call for the same gradients.
+            Second call for the same gradients; a warning as long as no torch optimizer has ended a step.
         """
-        check_step(step)
+        step = as_step(step)
+        check_loss(loss, "step")
+        if self._is_hooked and not self._observer.inside:
+            if step is not None:
+                raise ValueError(
+                    f"step: expected no number where a hook observes and counts steps, got {step}; leave it "
+                    'out, or make the monitor without when="optimizer"'
+                )
+            if loss is not None and self.enabled:
+                late = self._turn.is_used() or not self._observer.gradients.any()
+                self._observer.note_loss(loss, late=late)
+            return
+        if self.enabled:
+            self._observer.check_number(step)
         self._fold.release()
         self._norm = None
         if not self.enabled:
             return
         closing = bool(self._observer.inside)
         if not closing:
-            self._turn.take("step")
+            self._take("step", step)
+            if self._turn.is_used():
+                self._hints.used("step")
         self._observe(lambda: self._observer.observe("after backward", loss, step, overflow=self._unscale()))
         if closing or self._scaling is not None:  # which has written to the gradients
             self._turn.seen()
@@ -176,9 +228,10 @@ class Monitor(Readings):
     ) -> Tensor:
         """Observe the gradients, then scale them so that their joint norm is at most ``max_norm``.
 
-        Stands in for :func:`torch.nn.utils.clip_grad_norm_` without its pass for the norm.
-        Gradients of which any value is NaN or infinite are left as they are; the norm returned is
-        then NaN or infinite.
+        Stands in for :func:`torch.nn.utils.clip_grad_norm_` of the watched parameters, without its pass for
+        the norm. Parameters that ``params`` leaves out are neither in the norm nor scaled.
+        Gradients of which any value is NaN or infinite are left as they are; the norm returned is then NaN
+        or infinite.
 
         Parameters
         ----------
@@ -196,28 +249,43 @@ class Monitor(Readings):
         Returns
         -------
         Tensor
-            Norm before clipping, 0-dim, float64; of all parameters together, on all ranks.
+            Norm before clipping, 0-dim, float64; of all watched parameters together, on all ranks. 0 if
+            none has a gradient, which does not count as a call.
 
         Raises
         ------
         TypeError, ValueError
             ``max_norm`` is not a positive number, or ``into`` does not read ``grad_scale``, or holds
-            other parameters.
+            other parameters; ``step`` or ``loss`` as :meth:`step` has it. Nothing has changed then.
+
+        Warns
+        -----
+        RuntimeWarning
+            Once each: parameters that require a gradient are not watched (and the optimizer given, if any,
+            holds some of them); there is no gradient; an optimizer has used the gradients already.
+
         RuntimeError
-            Second call for the same gradients, or gradients that :meth:`observe` has seen in backward.
+            Second call for the same gradients (a warning as long as no torch optimizer has ended a step), or
+            gradients that :meth:`observe` has seen in backward.
         """
-        bound = check_max_norm(max_norm)
-        check_step(step)
-        if self._in_backward:
+        bound = as_max_norm(max_norm)
+        step = as_step(step)
+        check_loss(loss, "clip_")
+        self._give_up()
+        if self.enabled and self._observer.inside:
             raise RuntimeError(
                 "clip_: expected gradients that are all there at once, got some observed in backward, which "
                 "an optimizer may have used already; call step() to close the step"
             )
+        if self.enabled:
+            self._observer.check_number(step)
         self._fold.release()
         if into is not None:
             self._fold.check(into)
         if self.enabled:
-            self._turn.take("clip_")
+            self._take("clip_", step)
+        found = self._observer.gradients.any()
+        self._hint_before_clip(found, into)
         overflow, observed, observer = self._unscale(), False, self._observer
         if self.enabled:
             observed = self._observe(
@@ -225,7 +293,8 @@ class Monitor(Readings):
             )
         self._norm = self._joint_norm(observer.known if observed else None)
         number = observer.last or 0
-        finite = self._clip.apply(number, float(self._norm), bound, into)
+        norm = float(self._norm)
+        finite = self._clip.apply(number, norm, bound, into) if found else math.isfinite(norm)
         if not finite and into is not None and overflow is None and self.enabled:
             self._guard.run(lambda: observer.skip(number, "found_inf"), None, number)
         self._turn.seen()
@@ -235,110 +304,47 @@ class Monitor(Readings):
         """Observe the gradient of one parameter, where the optimizer runs within ``backward``.
 
         For hooks of :meth:`torch.Tensor.register_post_accumulate_grad_hook`: call it before the
-        optimizer that sets the gradient to None, and :meth:`step` after ``backward``.
+        optimizer that sets the gradient to None, and :meth:`step` after ``backward``. What was observed in a
+        backward that failed, or whose batch was left out, is forgotten when the next one shows new gradients.
 
         Raises
         ------
         ValueError
-            Not a watched parameter.
+            Not a watched parameter, or a number that does not follow.
         """
         if id(p) not in self._observer.ids:
             raise ValueError("p: expected a watched parameter of the model, got another tensor")
-        check_step(step)
-        self._in_backward = True
-        if self.enabled:
-            with self._stopwatch.part():
-                self._guard.run(lambda: self._observer.observe_one(p, step), None, self._observer.next)
+        number = as_step(step)
+        if not self.enabled:
+            return
+        self._give_up(p)
+        self._observer.check_number(number)
+        with self._stopwatch.part():
+            self._guard.run(lambda: self._observer.observe_one(p, number), None, self._observer.next)
 
     def micro_step(self, *, step: int | None = None) -> None:
         """Note what a micro-batch has added to the gradients; call it after the ``backward`` of each.
 
         Costs a pass over the gradients. :attr:`micro` has the squared norms of the increments and of
-        their sum, which gradient-noise estimates are made of.
+        their sum, which gradient-noise estimates are made of. Where there is no gradient it does nothing.
+        Micro-batches whose sum the loop has thrown away (``zero_grad()`` before any step) do not count.
 
         Parameters
         ----------
         step : int, optional
             Number of the step that will be given, if any.
         """
-        check_step(step)
+        number = as_step(step)
         if not self.enabled:
             return
+        self._observer.check_number(number)
 
         def action() -> None:
             scale = 1.0 if self._scaling is None else self._scaling.scale
-            self._observer.sketch_micro(scale, step)
+            self._observer.sketch_micro(scale, number)
 
         with self._stopwatch.part():
             self._guard.run(action, None, self._observer.next)
-
-    def attach(self, optimizer: Optimizer) -> Monitor:
-        """Observe before each step of an optimizer from now on; doing so twice changes nothing.
-
-        Returns
-        -------
-        Monitor
-            Itself: as a context manager it detaches at the end.
-        """
-        if not any(a.optimizer() is optimizer for a in self._attached):
-            self._attached.append(Attachment(optimizer, self._observer.ids, self._before_step))
-        return self
-
-    def detach(self) -> None:
-        """Take off all hooks; what was observed stays, and so does a factor handed to an optimizer."""
-        for attached in self._attached:
-            attached.remove()
-        self._attached.clear()
-
-    def __enter__(self) -> Monitor:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.detach()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what was observed, for a checkpoint: tensors, numbers, strings, lists and dicts.
-
-        ``torch.load(weights_only=True)`` reads it back.
-        """
-        state = {"version": STATE_VERSION, **self._observer.state_dict(), "clip": self._clip.state_dict()}
-        return dict(pack(state))
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where the monitor that gave ``state`` was, with the settings of its stream.
-
-        Raises
-        ------
-        TypeError, ValueError
-            Not such a state. The monitor is left as it was.
-        """
-        if not isinstance(state, Mapping):
-            raise TypeError(f"state: expected the state_dict of a Monitor, got {type(state).__name__}")
-        if state.get("version") != STATE_VERSION:
-            raise ValueError(f"state: expected version {STATE_VERSION}, got {state.get('version')!r}")
-        if missing := {*self._observer.parts, "clip"} - state.keys():
-            raise ValueError(f"state: expected the part {min(missing)!r}, got none of that name")
-        plain = unpack(state)
-        clip = Clip(self._observer.gradients, self._fold)
-        clip.load_state_dict(plain["clip"])
-        self._observer.load_state_dict(plain)
-        self._clip = clip
-        self._norm = None
-
-    def rollback(self, step: int) -> int | None:
-        """Forget what came after ``step``: training goes on from an earlier checkpoint.
-
-        Returns
-        -------
-        int or None
-            Newest step that is kept; it may be earlier than ``step``, for steps are kept in blocks.
-        """
-        check_step(step)
-        kept = self._observer.rollback(step)
-        self._clip.cut(step)
-        self._norm = None
-        self._stepped.clear()
-        return kept
 
     def __getstate__(self) -> dict[str, Any]:
         return {
@@ -354,30 +360,26 @@ class Monitor(Readings):
         self._build(state["parameters"], state["every"], state["on_error"], state["options"])
         self.load_state_dict(state["state"])
 
-    def _before_step(self, optimizer: Optimizer) -> None:
-        """Observe what an optimizer is about to use; runs in its hook."""
-        if not self.enabled or self._turn.is_taken():
+    def _take(self, method: str, step: int | None) -> None:
+        """Begin a step."""
+        if not self._turn.take(method, numbered=step is not None):
+            self._hints.again(method)
+
+    def _give_up(self, p: nn.Parameter | None = None) -> None:
+        """Forget a step that was begun in backward and broken off."""
+        if not self.enabled:
             return
-        again = bool(self._stepped) and id(optimizer) not in self._stepped
-        if not again:
-            self._stepped.clear()
-        self._stepped.add(id(optimizer))
-        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        observer = self._observer
+        if (forgotten := self._guard.run(lambda: observer.give_up(p), None, observer.next)) is not None:
+            self._hints.abandoned(forgotten)
 
-        def action() -> bool:
-            overflow = unscale_within(self._scaling, optimizer)
-            only = lambda _, p: id(p) in held
-            return self._observer.observe(
-                "before optimizer step", None, None, only=only, overflow=overflow, again=again
-            )
-
-        self._observe(action)
-
-    def _observe(self, action: Callable[[], bool]) -> bool:
-        """Make an observation on the clock and under guard; False if no pass was made."""
-        self._norm = None
-        with self._stopwatch:
-            return self._guard.run(action, False, self._observer.next)
+    def _hint_before_clip(self, found: bool, into: Optimizer | None) -> None:
+        if not found:
+            self._hints.empty()
+        elif self._turn.is_used():
+            self._hints.used("clip_")
+        if into is None:  # which has been checked to hold nothing else
+            self._hints.partial_clip()
 
     def _unscale(self) -> float | None:
         """Unscale the gradients; the scale if they have overflowed."""

@@ -6,17 +6,21 @@ import math
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from gradtail.stream import GradientStream
-from gradtail.torch.gradients import Gradients
+from gradtail.torch.gradients import Gradients, Mark, is_marked, mark_of
 from gradtail.torch.losses import Losses
 from gradtail.torch.micro import MicroSteps
+from gradtail.torch.packing import as_int
 from gradtail.torch.parameters import Named
 from gradtail.torch.sharding import is_sharded
 from gradtail.torch.steplog import StepLog
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -72,9 +76,22 @@ class Observer:
         self.micro = MicroSteps()
         self.when: StepLog[str] = StepLog()  # one entry for each change
         self.skipped: StepLog[Skipped] = StepLog()
-        self.inside: set[str] = set()  # observed in backward, and their step is not closed
+        self.inside: dict[str, Mark] = {}  # observed in backward, and their step is not closed
+        self._before: int | None = None  # ``last`` when that step was opened
+        rule = options.get("groups")
+        self._rule = rule if callable(rule) else None  # patterns are part of a state
         self._names = {id(p): name for name, p in parameters}
+        self._loss: Tensor | float | None = None  # for the step to come
+        self._with_loss: int | None = None  # the newest step that was given one
         self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"Observer({len(self.parameters)} parameters, {self.stream.steps} steps)"
+
+    @property
+    def elements(self) -> dict[str, int]:
+        """Elements of each watched parameter, whole."""
+        return {name: p.numel() for name, p in self.parameters}
 
     def declare(self) -> None:
         """Tell the stream what may come, so that memory does not depend on what comes first."""
@@ -115,16 +132,14 @@ class Observer:
         again : bool
             Whether this belongs to the newest step, of which other parameters were seen.
         """
-        number = self._begin(step, again)
-        if number % self.every:
-            self.inside.clear()
-            return False
-        if loss is not None:
-            self.losses.add(number, loss)
+        number, self.known = self._number(step, again), None
+        noted = self._loss if loss is None else self.losses.accept(loss)
         if overflow is not None:
             self.skip(number, "overflow", overflow)
-            self.inside.clear()
-            self.known = None
+            if self.inside and self.stream.last_step == number:
+                self.stream._state.forget(number)
+        if overflow is not None or number % self.every:
+            self._settle(number, None, noted)
             return False
         if self.inside:
             inside, before = frozenset(self.inside), only
@@ -133,40 +148,112 @@ class Observer:
         arrays, places = self.gradients.here(only)
         if arrays:
             self._update(arrays, number, places)
-        self.inside.clear()
-        self.known = self._newest_norm(number)
-        self.micro.close(number, self.known)
+        self._settle(number, self._newest_norm(number), noted)
+        self.micro.close(number, self.known or 0.0, self.gradients.present())
         self._tag(number, when)
         return True
+
+    def note_loss(self, given: object, *, late: bool) -> None:
+        """Keep a loss for the step that a hook will observe, or has observed just now.
+
+        Parameters
+        ----------
+        late : bool
+            Whether the gradients have been used: the loss is that of the newest step, if it has none yet.
+        """
+        if (loss := self.losses.accept(given)) is None:
+            return
+        if late and self.last is not None and self._with_loss != self.last:
+            self._add_loss(self.last, loss)
+        else:
+            self._loss = loss
+
+    def check_number(self, step: int | None) -> None:
+        """Refuse a number that was given for a step and does not follow; ValueError."""
+        if step is None:
+            return
+        with self._lock:
+            if self.inside:
+                if step != self.last:
+                    raise ValueError(
+                        f"step: expected {self.last}, whose gradients are being seen, got {step}"
+                    )
+            elif self.last is not None and step <= self.last:
+                back = f"rollback({step - 1})" if step > 0 else "load_state_dict(), or make a new Monitor,"
+                raise ValueError(
+                    f"step: expected a number above {self.last}, got {step}; call {back} when training goes "
+                    "back"
+                )
 
     def observe_one(self, p: nn.Parameter, step: int | None) -> None:
         """Observe one gradient within ``backward``; the next :meth:`observe` closes its step."""
         name = self._names[id(p)]
         with self._lock:  # devices run their backward in threads of their own
-            if name in self.inside:
+            if name in self.inside:  # and the gradient is the same, see give_up
                 raise RuntimeError(
                     f"observe: expected each parameter once between two calls of step, got {name} a second "
                     "time; call step() after each optimizer step, and checkpoint shared parameters with "
                     "use_reentrant=False"
                 )
-            number = self._begin(step, bool(self.inside))
-            self.inside.add(name)
-            if number % self.every:
+            if p.grad is None:
                 return
+            number = self._number(step)
             arrays, places = self.gradients.one(name, p)
-            if arrays:
+            if arrays and number % self.every == 0:
                 self._update(arrays, number, places)
+            if not self.inside:
+                self._before, self.last, self.known = self.last, number, None
+            self.inside[name] = mark_of(p.grad)
+
+    def give_up(self, p: nn.Parameter | None = None) -> int | None:
+        """Forget the open step if the gradients seen in it have made way for others.
+
+        An error in backward, or a batch that is left out, leaves one behind.
+
+        Parameters
+        ----------
+        p : nn.Parameter, optional
+            The one to look at; default: all.
+
+        Returns
+        -------
+        int or None
+            Number of the step that was forgotten.
+
+        Notes
+        -----
+        CoordinateMoments cannot give back what they have taken.
+        """
+        with self._lock:
+            if not self.inside:
+                return None
+            for name, other in self.parameters if p is None else [(self._names[id(p)], p)]:
+                mark = self.inside.get(name)
+                if mark is not None and other.grad is not None and not is_marked(other.grad, mark):
+                    break
+            else:
+                return None
+            number, self.last = self.last, self._before
+            if number is not None and self.stream.last_step == number:
+                self.stream._state.forget(number)
+            self.inside.clear()
+            return number
 
     def sketch_micro(self, scale: float, step: int | None) -> None:
         """Note the gradients accumulated so far, which are ``scale`` times too large."""
         if (self.next if step is None else step) % self.every:
             return
         arrays, places = self.gradients.here()
-        sketch = self.stream.sketch(arrays, places)
+        if not arrays:
+            return
+        sketch = _read(arrays, lambda: self.stream.sketch(arrays, places))
+        self.micro.follow(self.gradients.present())
         self.micro.add(sketch / scale)
 
     def skip(self, step: int, reason: str, scale: float = 1.0) -> None:
         """Note a step that changed nothing, and where the value lies that spoilt it."""
+        if self.skipped.steps and self.skipped.steps[-1] == step:
+            return
         name, index = self.gradients.first_nonfinite() or (None, None)
         self.skipped.add(step, Skipped(step, reason, name, index, scale))
         self.micro.drop()
@@ -189,7 +276,7 @@ class Observer:
         """Go back to the end of ``step``."""
         kept = self.stream.rollback(step)
         self.last = None if self.last is None else min(self.last, step)
-        self.known = None
+        self.known = self._loss = self._with_loss = None
         self.inside.clear()
         for log in (self.losses.log, self.when, self.skipped, self.micro):
             log.cut(step)
@@ -199,6 +286,7 @@ class Observer:
         """Return everything that was observed."""
         return {
             "stream": self.stream.state_dict(),
+            "parameters": self.elements,
             "last": self.last,
             "losses": self.losses.log.state_dict(float),
             "when": self.when.state_dict(),
@@ -206,12 +294,16 @@ class Observer:
             "micro": self.micro.state_dict(),
         }
 
-    parts = ("stream", "last", "losses", "when", "skipped", "micro")
+    parts = ("stream", "parameters", "last", "losses", "when", "skipped", "micro")
     """Keys of :meth:`state_dict`."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what another observed; nothing changes if any part of it is refused."""
-        stream = GradientStream.from_state_dict(state["stream"], backend=self.stream.backend)
+        self._check_same({str(name): int(size) for name, size in state["parameters"].items()})
+        stream = GradientStream.from_state_dict(
+            state["stream"], groups=self._rule, backend=self.stream.backend
+        )
+        last = None if state["last"] is None else as_int(state["last"])
         losses, when, micro = Losses(), StepLog[str](), MicroSteps()
         skipped: StepLog[Skipped] = StepLog()
         losses.log.load_state_dict(state["losses"], float)
@@ -219,30 +311,27 @@ class Observer:
         skipped.load_state_dict(state["skipped"], lambda entry: Skipped(**entry))
         micro.load_state_dict(state["micro"])
         self.stream, self.losses, self.when, self.skipped, self.micro = stream, losses, when, skipped, micro
-        self.last = None if state["last"] is None else int(state["last"])
-        self.known = None
+        self.last, self.known, self._loss, self._with_loss = last, None, None, None
         self.inside.clear()
 
-    def _begin(self, step: int | None, again: bool) -> int:
-        if self.inside or again:
-            assert self.last is not None
-            if step is not None and step != self.last:
-                raise ValueError(f"step: expected {self.last}, whose gradients are being seen, got {step}")
+    def _number(self, step: int | None, again: bool = False) -> int:
+        """Return the number of the step to be observed, which is used up once it was."""
+        if (self.inside or again) and self.last is not None:
             return self.last
-        number = self.next if step is None else step
-        if self.last is not None and number <= self.last:
-            raise ValueError(
-                f"step: expected a number above {self.last}, got {number}; call rollback({number - 1}) when "
-                "training goes back"
-            )
-        self.last, self.known = number, None
-        return number
+        return self.next if step is None else step
+
+    def _settle(self, number: int, known: float | None, loss: Tensor | float | None) -> None:
+        """Use up the number of a step, and the loss that was given for it."""
+        self.last, self.known, self._loss = number, known, None
+        self.inside.clear()
+        if loss is not None:
+            self._add_loss(number, loss)
 
     def _update(self, arrays: dict[str, Tensor], number: int, places: Any) -> None:
         if places is None:
-            self.stream.update(arrays, number)
+            _read(arrays, lambda: self.stream.update(arrays, number))
         else:
-            self.stream.update(arrays, number, places=places)
+            _read(arrays, lambda: self.stream.update(arrays, number, places=places))
 
     def _newest_norm(self, number: int) -> float:
         stream = self.stream
@@ -252,6 +341,42 @@ class Observer:
             return stream.norm()
         return math.nan if stream.summary(steps="newest").nan else math.inf
 
+    def _add_loss(self, number: int, loss: Tensor | float) -> None:
+        self._with_loss = number
+        if number % self.every == 0:
+            self.losses.add(number, loss)
+
+    def _check_same(self, theirs: Mapping[str, int]) -> None:
+        """Refuse the state of a monitor of other parameters, by the first that differs."""
+        ours = self.elements
+        for name in [*ours, *theirs]:
+            if ours.get(name) != theirs.get(name):
+                here, there = (
+                    f"{n} elements" if (n := sizes.get(name)) is not None else "none of that name"
+                    for sizes in (ours, theirs)
+                )
+                raise ValueError(
+                    f"state: expected that of a monitor of the same parameters; {name}: {here} here, "
+                    f"{there} in the state"
+                )
+
     def _tag(self, step: int, when: str) -> None:
         if self.when.newest() != when:
             self.when.add(step, when)
+
+
+def _read(gradients: Mapping[str, Tensor], read: Callable[[], T]) -> T:
+    """Have gradients read; of one that cannot be, say whose it is and how to leave it out."""
+    try:
+        return read()
+    except TypeError as error:
+        odd = [name for name, g in gradients.items() if g.layout != torch.strided or g.is_complex()]
+        if not odd:
+            raise
+        first = gradients[odd[0]]
+        what = f"layout {first.layout}" if first.layout != torch.strided else f"dtype {first.dtype}"
+        others = f" ({len(odd) - 1} more like it)" if len(odd) > 1 else ""
+        raise TypeError(
+            f"{odd[0]}: expected a dense real gradient, got {what}{others}; to watch the rest, leave it out: "
+            f"params=lambda name, p: name not in {odd}"
+        ) from error

@@ -14,7 +14,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Overhead:
-    """Time inside the monitor's calls; over the newest 1024 of them, but for ``share``.
+    """Time inside the monitor's calls; medians and percentiles over the newest 1024 of them.
 
     Attributes
     ----------
@@ -25,7 +25,9 @@ class Overhead:
     step : float
         Median seconds from one call to the next; NaN before the second.
     share : float
-        The part of all the time since the first call that went to the monitor.
+        The part of all the time since the first call that went to the monitor: ``mean / mean_step``.
+    mean, mean_step : float
+        Average seconds in the monitor and of a step, over all steps that have ended; NaN before the first.
     """
 
     calls: int
@@ -33,6 +35,8 @@ class Overhead:
     p99: float
     step: float
     share: float
+    mean: float
+    mean_step: float
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name."""
@@ -81,8 +85,11 @@ class Stopwatch:
         inside = np.array(self._inside)
         p50, p99 = np.percentile(inside, [50, 99]) if inside.size else (np.nan, np.nan)
         step = float(np.median(self._period)) if self._period else np.nan
-        share = np.nan
+        mean = mean_step = np.nan
         if self._period and self._entered is not None and self._first is not None:
             # Up to the newest call and without it: its step has not ended.
-            share = (self._total - self._inside[-1]) / (self._entered - self._first)
-        return Overhead(self._calls, float(p50), float(p99), step, float(share))
+            ended = self._calls - 1
+            mean, mean_step = (self._total - self._inside[-1]) / ended, (self._entered - self._first) / ended
+        return Overhead(
+            self._calls, float(p50), float(p99), step, float(mean / mean_step), float(mean), float(mean_step)
+        )

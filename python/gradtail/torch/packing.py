@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,28 @@ def unpack(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [unpack(item) for item in value]
     return value
+
+
+def as_int(value: Any) -> int:
+    """Return a number of a state; ValueError if it is no int."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"state: expected an int, got {value!r}")
+    return value
+
+
+@contextmanager
+def reading_state(whose: str) -> Iterator[None]:
+    """Turn what a wrong state sets off, wherever that is, into a ValueError that says so."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if str(error).startswith("state"):
+            raise
+        raise ValueError(f"state: expected {whose}, got {type(error).__name__}: {error}") from error
+    except KeyError as missing:
+        raise ValueError(f"state: expected {whose}, got one without {missing}") from missing
+    except (AttributeError, IndexError, OverflowError, RuntimeError) as error:
+        raise ValueError(f"state: expected {whose}, got {type(error).__name__}: {error}") from error
 
 
 def _field(field: Any) -> tuple[Any, ...]:

@@ -39,6 +39,12 @@ def watched_parameters(model: nn.Module, chosen: Filter | None = None) -> list[N
     return named if chosen is None else _filtered(named, chosen)
 
 
+def unwatched_parameters(model: nn.Module, watched: Iterable[Named]) -> list[Named]:
+    """Return the parameters of a model that are not among ``watched``."""
+    ids = {id(p) for _, p in watched}
+    return [(bare_name(name), p) for name, p in _unwrapped(model).named_parameters() if id(p) not in ids]
+
+
 def bare_name(name: str) -> str:
     """Remove what ``torch.compile`` and other wrappers add to qualified names."""
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import astuple, dataclass, fields
 from typing import Any
 
+from gradtail.states.budget import format_bytes
 from gradtail.torch.observer import Observer
 from gradtail.torch.sharding import is_sharded
+
+NONE = "-"
 
 
 @dataclass(frozen=True)
@@ -27,9 +30,10 @@ class PlanRow:
     when : str
         The moment of observation.
     group : str
-        Under which its statistics are kept.
+        Under which its statistics are kept, or will be; "-" of a frozen parameter that has had no gradient.
     state_bytes : int
-        Its share of the monitor's memory.
+        Its share of the monitor's memory: of what is held now, or before the first observation of what is
+        expected.
     """
 
     name: str
@@ -43,38 +47,47 @@ class PlanRow:
     state_bytes: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """A row a parameter; prints as a table.
 
     Attributes
     ----------
     rows : tuple of PlanRow
+    nbytes : int
+        Memory of the monitor: of now, or before the first observation what is expected.
+    expected : bool
+        Whether nothing has been observed yet.
     """
 
     rows: tuple[PlanRow, ...]
+    nbytes: int
+    expected: bool
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def __str__(self) -> str:
         cells = [[field.name for field in fields(PlanRow)]]
         cells += [[str(value) for value in astuple(row)] for row in self.rows]
         widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
         lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells]
-        total = sum(row.state_bytes for row in self.rows)
-        return "\n".join([*lines, f"{len(self.rows)} parameters, {total} bytes of state"])
+        groups = len({row.group for row in self.rows} - {NONE})
+        word = "expected" if self.expected else "of state"
+        bytes_ = f", {format_bytes(self.nbytes)} {word}" if self.nbytes else ""
+        return "\n".join([*lines, f"{len(self.rows)} parameters in {groups} groups{bytes_}"])
 
 
 def plan_of(observer: Observer, *, when: str, scaled: bool) -> Plan:
-    """Draw up the plan; before the first observation groups and bytes are not settled."""
-    stream = observer.stream
-    known = set(stream.names)
-    groups = {name: stream.group_of(name) for name in known}
+    """Draw up the plan; what has not been observed yet is shown as it will be."""
+    groups, nbytes = _groups(observer)
     members: dict[str, int] = {}
     for group in groups.values():
         members[group] = members.get(group, 0) + 1
     rows = []
     for name, p in observer.parameters:
         place, scope = _where(observer, name, p)
-        share = stream.nbytes // len(members) // members[groups[name]] if name in known else 0
+        share = nbytes // len(members) // members[groups[name]] if name in groups else 0
         rows.append(
             PlanRow(
                 name=name,
@@ -84,11 +97,21 @@ def plan_of(observer: Observer, *, when: str, scaled: bool) -> Plan:
                 scale="unscaled by GradScaler" if scaled else "as it is",
                 scope=scope,
                 when=when,
-                group=groups.get(name, "not seen yet"),
+                group=groups.get(name, NONE),
                 state_bytes=share,
             )
         )
-    return Plan(tuple(rows))
+    return Plan(tuple(rows), nbytes, not observer.stream.steps)
+
+
+def _groups(observer: Observer) -> tuple[dict[str, str], int]:
+    """Return the group of each parameter that is observed or will be, and the bytes of all."""
+    stream = observer.stream
+    seen = {name: stream.group_of(name) for name in stream.names}
+    expected = [name for name, p in observer.parameters if p.requires_grad and name not in seen]
+    planned = stream.plan()
+    groups = {name: group for name in expected if (group := planned["groups"].get(name)) is not None}
+    return {**groups, **seen}, (stream.nbytes if seen or not groups else int(planned["bytes"]))
 
 
 def _where(observer: Observer, name: str, p: Any) -> tuple[str, str]:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
+from gradtail.estimators.clip import ClipSuggestion
+from gradtail.estimators.spectrum import CovarianceSpectrum
+from gradtail.states.coordinate_moments import CoordinateMoments
+from gradtail.states.record_log import RecordLog
 from gradtail.states.summary import Summary
+from gradtail.states.track_ring import Tracks
 from gradtail.stream import GradientStream
 from gradtail.torch.attach import Attachment
 from gradtail.torch.clip import Clip
@@ -36,6 +42,14 @@ class Readings:
     _attached: list[Attachment]
     _scaling: Scaling | None
 
+    def __repr__(self) -> str:
+        observer = self._observer
+        steps = observer.stream.steps
+        seen = f"{steps} steps observed, newest {observer.stream.last_step}" if steps else "nothing observed"
+        cadence = "" if observer.every == 1 else f", every={observer.every}"
+        state = "" if self.enabled else ", off"
+        return f"Monitor({len(observer.parameters)} parameters, {seen}{cadence}{state})"
+
     @property
     def stream(self) -> GradientStream:
         """What was observed."""
@@ -51,7 +65,7 @@ class Readings:
         self._guard.enabled = bool(value)
 
     def grad_norm(self) -> Tensor:
-        """Return the joint norm of the gradients at the last call, before any clipping.
+        """Return the joint norm of the watched gradients at the last call, before any clipping.
 
         Returns
         -------
@@ -68,10 +82,13 @@ class Readings:
         Of a monitor that is switched off, and of a step that :meth:`step` left out, it is the norm
         of the gradients as they are now, which takes a pass of its own.
         """
+        return self._newest_norm("grad_norm")
+
+    def _newest_norm(self, asked: str) -> Tensor:
         if self._norm is not None:
             return self._norm
         if self.enabled and self._observer.last is None:
-            raise RuntimeError("grad_norm: expected a call of step or clip_ before, got none yet")
+            raise RuntimeError(f"{asked}: expected a call of step or clip_ before, got none yet")
         known = self._observer.known if self.enabled else None
         norm = self._joint_norm(known)
         if known is not None:
@@ -82,9 +99,17 @@ class Readings:
     def found_inf(self) -> Tensor:
         """1 if the norm at the last call is NaN or infinite, else 0; float32, where the gradients are.
 
-        ``optimizer.found_inf = monitor.found_inf`` has a fused optimizer leave out a bad step.
+        ``optimizer.found_inf = monitor.found_inf`` has a fused optimizer leave out a bad step. A bad step
+        for which this was read is taken for left out, and listed in :attr:`skipped`.
+
+        Raises
+        ------
+        RuntimeError
+            Nothing has been observed yet.
         """
-        bad = not math.isfinite(self.grad_norm())
+        bad = not math.isfinite(self._newest_norm("found_inf"))
+        if bad and self.enabled and (step := self._observer.last) is not None:
+            self._guard.run(lambda: self._observer.skip(step, "found_inf"), None, step)
         return torch.full((), float(bad), dtype=torch.float32, device=self._observer.gradients.device)
 
     def summary(self, group: str | None = None, steps: Literal["all", "newest"] = "all") -> Summary:
@@ -93,6 +118,36 @@ class Readings:
         See :meth:`gradtail.GradientStream.summary`.
         """
         return self.stream.summary(group, steps)
+
+    @property
+    def history(self) -> RecordLog:
+        """Norms of every group and of the whole, a row a step: :attr:`gradtail.GradientStream.history`."""
+        return self.stream.history
+
+    def spectrum(
+        self, group: str | None = None, *, centred: bool = True, top: int | None = None
+    ) -> CovarianceSpectrum:
+        """Estimate the spectrum of the gradient's covariance: :meth:`gradtail.GradientStream.spectrum`."""
+        return self.stream.spectrum(group, centred=centred, top=top)
+
+    def suggest_clip(self, rate: float | None = None, **settings: Any) -> ClipSuggestion:
+        """Suggest ``max_norm`` from the norms so far: :meth:`gradtail.GradientStream.suggest_clip`."""
+        return self.stream.suggest_clip(rate, **settings)
+
+    def tracks(self, names: Sequence[str] | None = None) -> Tracks:
+        """Return some coordinates over the newest steps: :meth:`gradtail.GradientStream.tracks`."""
+        return self.stream.tracks(names)
+
+    def coordinates(self, name: str) -> CoordinateMoments:
+        """Return moments over steps of coordinates: :meth:`gradtail.GradientStream.coordinates`."""
+        return self.stream.coordinates(name)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the stream to a file that ``gradtail report`` reads: :meth:`gradtail.GradientStream.save`.
+
+        What only the monitor knows (losses, clip counts, skipped steps) is in :meth:`state_dict`.
+        """
+        self.stream.save(path)
 
     @property
     def unobserved(self) -> dict[str, int]:
@@ -106,12 +161,18 @@ class Readings:
 
     @property
     def skipped(self) -> list[Skipped]:
-        """Steps that an overflow or a non-finite norm has voided, and where the value lay."""
+        """Steps that an overflow or a non-finite norm has voided, and where the value lay.
+
+        A non-finite norm voids a step where it is handed to the optimizer: by ``clip_(into=)``, or by
+        :attr:`found_inf`. An optimizer that steps all the same is not listed here, nor is an overflow where a
+        hook observes (``when="optimizer"``) and the scaler does not call the optimizer. Of more than 4096
+        steps some are left out.
+        """
         return list(self._observer.skipped.values)
 
     @property
     def micro(self) -> MicroSteps:
-        """What :meth:`micro_step` has found: ``.log`` a step, ``.increments`` of the newest, sketched."""
+        """What :meth:`micro_step` has found: ``.records``, one a step; ``.increments`` of the newest."""
         return self._observer.micro
 
     @property

@@ -14,6 +14,9 @@ from gradtail.torch.overhead import Overhead
 MOST_NOTES = 8
 """Parameters named in notes; the others are counted."""
 
+NEWEST = 100
+"""Steps over which the squared norms of micro-steps are averaged."""
+
 
 def report_of(
     observer: Observer,
@@ -50,18 +53,32 @@ def report_of(
 def _notes(observer: Observer, off: str | None) -> list[str]:
     steps = observer.stream.steps
     notes = [] if off is None else [off]
-    if observer.last is not None and not steps and not len(observer.skipped):
-        notes.append("no call found a gradient: call between backward() and zero_grad()")
+    if off is None and not steps and not len(observer.skipped):
+        if not any(p.requires_grad for _, p in observer.parameters):
+            notes.append("no watched parameter requires a gradient, so there was nothing to observe")
+        elif observer.last is not None:
+            notes.append("no call found a gradient: call between backward() and zero_grad()")
     missing = [f"{name}: no gradient in {n} of {steps} steps" for name, n in observer.unobserved.items()]
     if steps:
         missing += [f"{name}: no gradient yet in {steps} steps" for name in observer.pending]
     notes += missing[:MOST_NOTES]
     if len(missing) > MOST_NOTES:
         notes.append(f"{len(missing) - MOST_NOTES} more parameters had no gradient in some steps")
-    if skipped := len(observer.skipped):
+    if skipped := observer.skipped.total:
         newest = observer.skipped.values[-1]
         where = "" if newest.name is None else f", in {newest.name}[{newest.index}]"
         notes.append(f"{skipped} steps skipped for a NaN or infinity, the newest {newest.step}{where}")
+    if records := observer.micro.records[-NEWEST:]:
+        batches = sorted({record.batches for record in records})
+        many = f"{batches[0]}" if len(batches) == 1 else f"{batches[0]} to {batches[-1]}"
+        means = [
+            sum(values) / len(records)
+            for values in ([r.mean_square for r in records], [r.sum_square for r in records])
+        ]
+        notes.append(
+            f"micro-steps: {many} micro-batches a step; over the newest {len(records)} steps with a record "
+            f"the mean squared norm is {means[0]:.3g} of an increment, {means[1]:.3g} of their sum (sketched)"
+        )
     if observer.gradients.sharded:
         notes.append("gradients are sharded, and these are the numbers of one rank: merge the streams of all")
     return notes
