@@ -207,7 +207,9 @@ class Readings:
         rows = set(self._state.group_rows(group))
         of = self._state.groups.of
         dimension = sum(n for name, n in self._state.elements.items() if self._state.rows[of[name]] in rows)
-        return covariance_spectrum(ring.vectors, ring.norms, centred=centred, top=top, dimension=dimension)
+        return covariance_spectrum(
+            ring.vectors, ring.norms, centred=centred, top=top, dimension=dimension, steps=ring.steps
+        )
 
     def suggest_clip(self, rate: float | None = None, **settings: Any) -> ClipSuggestion:
         """Suggest a clip threshold from the recorded norms.
