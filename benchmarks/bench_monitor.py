@@ -19,7 +19,7 @@ from gradtail.torch import Monitor
 from .harness import Row, Table
 
 PASSES = (0, 2, 4, 8, 16)
-ROUNDS = 6
+ROUNDS = 10
 VOCABULARY, WIDTH, LAYERS, CONTEXT, BATCH = 8192, 320, 6, 128, 8
 
 

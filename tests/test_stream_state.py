@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from small_streams import SHAPES, assert_equal_states, filled, gradient, stream
-from streams import assert_same_stream
+from streams import assert_same_stream, assert_same_summary
 
 from gradtail import GradientStream
 
@@ -184,3 +184,21 @@ def test_a_leap_in_scale_poisons_no_moments(backend: str) -> None:
     kept = np.stack([x for x, scale in zip(xs, scales, strict=True) if scale != 1e6]).astype(float)
     np.testing.assert_array_equal(own.count, len(kept))
     np.testing.assert_allclose(own.variance, kept.var(axis=0), rtol=1e-3)
+
+
+def test_a_step_that_was_broken_off_can_be_discarded(backend: str) -> None:
+    found = filled(backend, range(6), coordinates=None)
+    found.update({"a.bias": gradient(6)["a.bias"]}, 6)
+    assert found.discard() == 5
+    assert found.discard() == 5
+    assert_same_stream_but_newest(found, filled(backend, range(6), coordinates=None))
+    found.update(gradient(6), 6)
+    assert_same_stream(found, filled(backend, range(7), coordinates=None))
+
+
+def assert_same_stream_but_newest(found: GradientStream, expected: GradientStream) -> None:
+    """All but the summary of the newest step, which went to the time line when the next one began."""
+    for name in expected.names:
+        assert_same_summary(found.summary(name), expected.summary(name))
+    assert found.counted == expected.counted
+    assert found.observed == expected.observed

@@ -216,6 +216,20 @@ class GradientStream(Readings):
         self._state.cut(int(step))
         return self.last_step
 
+    def discard(self) -> int | None:
+        """Forget the newest step, which was broken off: blocks of it may have been counted, others not.
+
+        CoordinateMoments keep what they have taken of it.
+
+        Returns
+        -------
+        int or None
+            The newest step that is left.
+        """
+        if self._state.has_newest and self.last_step is not None:
+            self._state.forget(self.last_step)
+        return self.last_step
+
     def state_dict(self) -> dict[str, Any]:
         """Return everything, as numbers, text and NumPy arrays (``numpy.savez`` takes it; no pickle).
 

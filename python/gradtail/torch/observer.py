@@ -137,7 +137,7 @@ class Observer:
         if overflow is not None:
             self.skip(number, "overflow", overflow)
             if self.inside and self.stream.last_step == number:
-                self.stream._state.forget(number)
+                self.stream.discard()
         if overflow is not None or number % self.every:
             self._settle(number, None, noted)
             return False
@@ -235,7 +235,7 @@ class Observer:
                 return None
             number, self.last = self.last, self._before
             if number is not None and self.stream.last_step == number:
-                self.stream._state.forget(number)
+                self.stream.discard()
             self.inside.clear()
             return number
 
