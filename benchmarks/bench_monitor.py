@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import statistics
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,12 @@ from torch.nn import functional
 import gradtail
 from gradtail.torch import Monitor
 
-from .harness import Row, Table
+from .harness import Row, Table, Work, compare
 
 PASSES = (0, 2, 4, 8, 16)
 ROUNDS = 10
+CLIPS, FOLDED = "clip_grad_norm_, then step", "Monitor.clip_(into=optimizer), then step"
+CLIPS, FOLDED = "clip_grad_norm_, then step", "Monitor.clip_(into=optimizer), then step"
 VOCABULARY, WIDTH, LAYERS, CONTEXT, BATCH = 8192, 320, 6, 128, 8
 
 
@@ -129,3 +132,35 @@ def test_monitor_of_a_transformer(table: Table, threads: int) -> None:
     assert float(monitor.grad_norm()) == pytest.approx(
         float(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])), rel=0.5
     )
+
+
+@pytest.mark.filterwarnings("ignore:gradtail. clip_. expected gradients that no optimizer has used")
+@pytest.mark.parametrize("threads", [2, 1])
+def test_clip_and_step(table: Table, threads: int) -> None:
+    """Monitored training can be faster than training that clips by itself: the optimizer takes the factor."""
+    torch.set_num_threads(threads)
+    gradtail.set_num_threads(threads)
+    works: dict[str, Work] = {}
+    models: dict[str, nn.Module] = {}
+    for name in (CLIPS, FOLDED):
+        torch.manual_seed(0)
+        model = models[name] = Transformer()
+        for p in model.parameters():
+            p.grad = torch.randn_like(p)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+        monitor = Monitor(model, optimizer) if name == FOLDED else None
+        works[name] = partial(_clip_and_step, list(model.parameters()), optimizer, monitor)
+    group = f"clip and fused AdamW step, 10.06 M parameters, {threads} thread(s)"
+    compare(
+        table, group, works, elements=0, bytes=0, reference=CLIPS, rounds=25, goals={FOLDED: 1.0}
+    )  # fmt: skip
+    for a, b in zip(models[CLIPS].parameters(), models[FOLDED].parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def _clip_and_step(parameters: list[Any], optimizer: torch.optim.Optimizer, monitor: Monitor | None) -> None:
+    if monitor is None:
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+    else:
+        monitor.clip_(1.0, into=optimizer)
+    optimizer.step()
