@@ -16,10 +16,12 @@ from .harness import Work
 def whole_pass(arrays: Mapping[str, torch.Tensor], **settings: Any) -> tuple[Work, GradientStream]:
     """Return the native pass over ``arrays`` as a stream of such settings makes it, and that stream."""
     stream = GradientStream(**{"memory": "1GiB", **settings})
-    stream.update(arrays)
+    for _ in range(2):  # coordinate moments find their scale in the first step, and then join the pass
+        stream.update(arrays)
     state = stream._state
     arrangement = state.current
     assert arrangement is not None
+    assert (arrangement.out.pieces is None) == (stream.settings["cell"] == 0)
     views = arrangement.views(arrays)
 
     def one_pass() -> None:
