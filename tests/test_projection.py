@@ -280,5 +280,8 @@ def test_the_norm_of_a_sketch_is_unbiased_and_of_known_spread(backend, kind):
             work.sketch(found, out)
             ratio[seed] = (out**2).sum() / square
         theory = math.sqrt(2 / r)
-        assert abs(ratio.mean() - 1) <= 3 * max(ratio.std(), theory) / math.sqrt(seeds)
-        assert ratio.std() <= 1.25 * theory
+        error = ratio.std(ddof=1) / math.sqrt(
+            seeds
+        )  # none where no two of six coordinates ever met: rounding
+        assert abs(ratio.mean() - 1) <= 3 * error + 1e-6
+        assert ratio.std(ddof=1) <= 1.25 * theory

@@ -21,7 +21,6 @@ LANES = 8
 """Neighbours that stay together."""
 
 LEAST_BUCKETS, MOST_BUCKETS = 128, 65536
-LEAST_FOLD = LANES
 
 
 def check_buckets(r: object, argument: str = "sketch") -> int:
