@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -77,8 +78,6 @@ class Views:
     table : ndarray of VIEW, shape (n,)
     owners : sequence
         What keeps the memory alive while the views are in use.
-    names : tuple of str
-        How an error names each array.
     """
 
     table: npt.NDArray[np.void]
@@ -88,8 +87,9 @@ class Views:
         return len(self.table)
 
     def arrays(self) -> Iterator[tuple[npt.NDArray[Any], DType]]:
-        """Yield each view as a flat NumPy array over the same memory, with its dtype."""
+        """Yield each view as a flat NumPy array over the same memory, which the host must be able to read."""
         for row in self.table:
+            assert row["device"] in dlpack.HOST_DEVICES, "views of device memory are read by the device"
             dtype = DTYPES[row["dtype"]]
             yield _flat(int(row["data"]), int(row["size"]), dtype), dtype
 
@@ -122,7 +122,8 @@ def views_of(x: object, argument: str = "x", *, start: int = 0) -> Views:
 
     Notes
     -----
-    Time is linear in the number of arrays and does not depend on their sizes.
+    CuPy arrays warn once a process where this build has no CUDA kernels. Time is linear in the number
+    of arrays and does not depend on their sizes.
     """
     if isinstance(x, Mapping):
         items, names = list(x.values()), list(x)
@@ -143,7 +144,7 @@ def views_of(x: object, argument: str = "x", *, start: int = 0) -> Views:
     owners: Sequence[object] = items
     if not _read_torch_list(items, table):
         owners = [_read(item, table[i : i + 1], label(i)) for i, item in enumerate(items)]
-        _check_devices(table, label)
+        _check_devices(table, owners, label)
     ends = np.cumsum(table["size"])
     most = _MOST_INDEX - int(ends[-1])
     if int(start) > most:
@@ -173,6 +174,8 @@ def _read(x: Any, view: npt.NDArray[np.void], name: str) -> object:
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(x, torch.Tensor):
         return _read_torch(x, view, name)
+    if is_cupy(x):
+        return _read_cupy(x, view, name)
     if hasattr(x, "__dlpack__") and hasattr(x, "__dlpack_device__"):
         return _read_dlpack(x, view, name)
     if hasattr(x, "__array_interface__"):
@@ -225,6 +228,17 @@ def _read_torch(x: Any, view: npt.NDArray[np.void], name: str) -> object:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{name}: expected a tensor with memory of its own, got none: {reason}") from error
     _fill(view, address, x.numel(), _CODES[dtype], layout, name, device, x.device.index or 0)
+    return x
+
+
+def _read_cupy(x: Any, view: npt.NDArray[np.void], name: str) -> object:
+    """Describe a CuPy array. No capsule is asked for: one would only say the same, and make streams wait."""
+    code = _CODES.get(x.dtype.name, -1)
+    if code < 0:
+        raise _dtype_error(name, x.dtype)
+    layout = _check_dense(x.shape, tuple(step // x.itemsize for step in x.strides), name)
+    device, device_id = (int(part) for part in x.__dlpack_device__())
+    _fill(view, int(x.data.ptr), int(x.size), code, layout, name, device, device_id)
     return x
 
 
@@ -298,7 +312,48 @@ def layout_signature(shape: tuple[int, ...], order: tuple[int, ...]) -> int:
     return h
 
 
-def _check_devices(table: npt.NDArray[np.void], label: Callable[[int], str]) -> None:
+def is_cupy(x: object) -> bool:
+    """Whether this is a CuPy array; CuPy is never imported for it."""
+    cupy = sys.modules.get("cupy")
+    return cupy is not None and isinstance(x, getattr(cupy, "ndarray", ()))
+
+
+def native_reads(device: int) -> bool:
+    """Whether the native extension of this build reads memory of this DLPack device type."""
+    return core is not None and device in dlpack.HOST_DEVICES
+
+
+def device_route(device: int, owners: Sequence[object]) -> Literal["host", "native", "namespace"] | None:
+    """Say who reads arrays that lie together on one device; None if nobody does. Decided here alone.
+
+    "host" is any backend, "native" the extension on the device, "namespace" the slow path of CuPy
+    arrays, :mod:`gradtail.backends.namespace`.
+    """
+    if device in dlpack.HOST_DEVICES:
+        return "host"
+    if native_reads(device):
+        return "native"
+    return "namespace" if all(is_cupy(owner) for owner in owners) else None
+
+
+_warned = False
+
+
+def _warn_of_the_slow_path(name: str) -> None:
+    """Say it once a process, and before any state has changed."""
+    global _warned
+    if not _warned:
+        _warned = True
+        text = (
+            f"{name}: CuPy arrays are read by NumPy's code on CuPy, the slow path: this build has no CUDA "
+            "kernels (see gradtail.build_info()); for the fast path install gradtail built with CUDA"
+        )
+        warnings.warn(text, RuntimeWarning, stacklevel=2)
+
+
+def _check_devices(
+    table: npt.NDArray[np.void], owners: Sequence[object], label: Callable[[int], str]
+) -> None:
     places: dict[tuple[int, int], int] = {}  # and where each was first met
     for i, row in enumerate(table):
         places.setdefault((int(row["device"]), int(row["device_id"])), i)
@@ -308,7 +363,11 @@ def _check_devices(table: npt.NDArray[np.void], label: Callable[[int], str]) -> 
         found = ", ".join(sorted({dlpack.device_name(*place) for place in places}))
         raise ValueError(f"{label(0)}: expected every array on one device, got {found}")
     if others:
-        raise _device_error(label(places[others[0]]), dlpack.device_name(*others[0]))
+        route = device_route(others[0][0], owners)
+        if route is None:
+            raise _device_error(label(places[others[0]]), dlpack.device_name(*others[0]))
+        if route == "namespace":
+            _warn_of_the_slow_path(label(0))
 
 
 def _flat(address: int, size: int, dtype: DType) -> npt.NDArray[Any]:
@@ -324,7 +383,8 @@ def _dtype_error(name: str, dtype: object) -> TypeError:
 
 
 def _device_error(name: str, device: object) -> ValueError:
+    other = ", or pass cupy.from_dlpack(x), which is read slowly" if str(device).startswith("cuda") else ""
     return ValueError(
         f"{name}: expected an array on the CPU, got one on {device}; this build has no backend "
-        "for that device (gradtail.build_info() says what it has): move the array with .cpu()"
+        f"for that device (gradtail.build_info() says what it has): move the array with .cpu(){other}"
     )

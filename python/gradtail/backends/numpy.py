@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,9 @@ name = "numpy"
 
 CHUNK = 1 << 16
 """Values widened to float64 at a time: bounds the memory of the pass."""
+
+Take = Callable[[npt.NDArray[np.int64]], npt.NDArray[Any]]
+"""The stored values of a view at these offsets, in host memory."""
 
 
 def summarize(views: Views, table: SummaryTable) -> None:
@@ -55,9 +58,9 @@ def observe(views: Views, table: SummaryTable, out: Outputs) -> None:
                 if out.row_sketches is not None:
                     out.row_sketches[row] += fold_sketch(own, out.row_sketches.shape[1])
         if out.tracks is not None:
-            _track_view(v, raw, dtype, out.tracks)
+            track_view(v, raw.__getitem__, dtype, out.tracks)
         if out.pieces is not None:
-            _update_piece(view, raw, dtype, out.pieces[v])
+            update_piece(view, raw.__getitem__, dtype, out.pieces[v])
 
 
 def sketch(views: Views, out: npt.NDArray[np.float64]) -> None:
@@ -69,7 +72,7 @@ def sketch(views: Views, out: npt.NDArray[np.float64]) -> None:
 def update_coordinates(views: Views, pieces: npt.NDArray[np.void]) -> None:
     """Update the CoordinateMoments of every view: PIECE, shape (n_views,)."""
     for piece, (view, raw, dtype) in zip(pieces, _views(views), strict=True):
-        _update_piece(view, raw, dtype, piece)
+        update_piece(view, raw.__getitem__, dtype, piece)
 
 
 def fold(into: SummaryTable, table: SummaryTable) -> None:
@@ -90,8 +93,8 @@ def _views(views: Views) -> Iterator[tuple[Any, npt.NDArray[Any], DType]]:
         yield view, raw, dtype
 
 
-def _index(view: Any, offset: Any) -> Any:
-    """Index in the whole parameter of the elements at these offsets of a view."""
+def index_of(view: Any, offset: Any) -> Any:
+    """Return the index in the whole parameter of the elements at these offsets of a view."""
     run, stride = int(view["run"]), int(view["stride"])
     return int(view["start"]) + offset // run * stride + offset % run
 
@@ -107,7 +110,7 @@ def _summarize_view(
             record["nan"] += np.count_nonzero(np.isnan(values))
             record["posinf"] += np.count_nonzero(np.isposinf(values))
             record["neginf"] += np.count_nonzero(np.isneginf(values))
-            index = _index(view, begin + int(np.argmin(finite)))
+            index = index_of(view, begin + int(np.argmin(finite)))
             record["first_nonfinite"] = min(record["first_nonfinite"], index)
             values = values[finite]
         record["count"] += values.size
@@ -152,7 +155,7 @@ def _add_bins(x: npt.NDArray[Any], record: Any, counts: Any, bits: int) -> None:
 
 def _sketch_view(view: Any, raw: npt.NDArray[Any], dtype: DType, out: npt.NDArray[np.float64]) -> None:
     for begin in range(0, raw.size, CHUNK):
-        index = _index(view, np.arange(begin, min(begin + CHUNK, raw.size)))
+        index = index_of(view, np.arange(begin, min(begin + CHUNK, raw.size)))
         bucket, sign = sketch_map(int(view["key"]), index, out.size)
         with np.errstate(over="ignore", invalid="ignore"):  # sums of float64 may leave the range of a double
             x = dtype.widen(raw[begin : begin + CHUNK]).astype(np.float64)
@@ -160,17 +163,18 @@ def _sketch_view(view: Any, raw: npt.NDArray[Any], dtype: DType, out: npt.NDArra
             out += np.bincount(bucket, sign * x, out.size)
 
 
-def _track_view(v: int, raw: npt.NDArray[Any], dtype: DType, tracks: TrackList) -> None:
+def track_view(v: int, take: Take, dtype: DType, tracks: TrackList) -> None:
+    """Pick out the tracked values of view number ``v``."""
     mine = slice(tracks.first[v], tracks.first[v + 1])
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        tracks.value[mine] = dtype.widen(raw[tracks.offset[mine]]).astype(np.float32)
+        tracks.value[mine] = dtype.widen(take(tracks.offset[mine])).astype(np.float32)
 
 
-def _update_piece(view: Any, raw: npt.NDArray[Any], dtype: DType, piece: Any) -> None:
+def update_piece(view: Any, take: Take, dtype: DType, piece: Any) -> None:
     """Take one more value of every followed coordinate of a view."""
-    if not piece["state"] or raw.size == 0:
-        return
     start, size, run, stride = (int(view[field]) for field in ("start", "size", "run", "stride"))
+    if not piece["state"] or size == 0:
+        return
     cells = -(-size // run) * int(piece["cells_per_run"])
     state = _memory(int(piece["state"]), cells * 4 * LANES, np.float32).reshape(cells, 4, LANES)
     count = _memory(int(piece["count"]), cells, np.uint32)
@@ -180,7 +184,7 @@ def _update_piece(view: Any, raw: npt.NDArray[Any], dtype: DType, piece: Any) ->
     inside = (within >= 0) & (within < np.minimum(run, size - q * run)[:, None])
     offset = np.where(inside, q[:, None] * run + within, 0)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        x = np.ldexp(dtype.widen(raw[offset]).astype(np.float64), -int(piece["exponent"])).astype(np.float32)
+        x = np.ldexp(dtype.widen(take(offset)).astype(np.float64), -int(piece["exponent"])).astype(np.float32)
     x[~inside] = 0
     usable = (np.abs(x) < MOST_SCALED).all(axis=1)  # a group counts as a whole: it has one count
     rows, x, inside = rows[usable], x[usable], inside[usable]
