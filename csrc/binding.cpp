@@ -1,4 +1,5 @@
-// The only file that knows pybind11. It names arguments and releases the GIL; it decides nothing.
+// With cuda/engine_binding.hpp the only file that knows pybind11. It names arguments and releases the GIL; it decides
+// nothing.
 
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
@@ -8,6 +9,9 @@
 
 #include "ops.hpp"
 #include "torch_list.hpp"
+#if defined(GRADTAIL_CUDA)
+#include "cuda/engine_binding.hpp"
+#endif
 
 namespace py = pybind11;
 using namespace pybind11::literals;
@@ -132,6 +136,9 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.def("simd", &cpu::simd);
   m.def("set_simd", &cpu::set_simd, "level"_a);
   m.def("probe", &probe_dict);
+#if defined(GRADTAIL_CUDA)
+  cuda::bind_engine(m);
+#endif
 }
 
 }  // namespace gradtail

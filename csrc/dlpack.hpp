@@ -6,7 +6,7 @@
 
 namespace gradtail::dlpack {
 
-enum Device : std::int32_t { kCpu = 1 };
+enum Device : std::int32_t { kCpu = 1, kCuda = 2 };
 enum TypeCode : std::uint8_t { kFloat = 2, kBfloat = 4 };
 
 struct Tensor {

@@ -107,7 +107,9 @@ bool describe(PyObject* list, PyObject* types, PyObject* exchange, BufferView* v
     }
     const int dtype = dtype_of(t);
     BufferView& view = views[i];
-    if (dtype < 0 || t.device_type != dlpack::kCpu || !is_dense(t, view.layout)) return false;
+    if (dtype < 0 || (t.device_type != dlpack::kCpu && t.device_type != dlpack::kCuda)) return false;
+    if (i > 0 && (t.device_type != views[0].device || t.device_id != views[0].device_id)) return false;
+    if (!is_dense(t, view.layout)) return false;
     view.data = reinterpret_cast<std::uintptr_t>(t.data) + t.byte_offset;
     view.size = 1;
     for (int axis = 0; axis < t.ndim; ++axis) view.size *= t.shape[axis];

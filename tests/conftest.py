@@ -64,3 +64,12 @@ def threads(core: Any) -> Iterator[Any]:
     before = core.num_threads()
     yield core.set_num_threads
     core.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def simulated() -> Any:
+    """Return the engine of the CUDA backend with its kernels, on a device that is simulated."""
+    from simulated import build
+
+    sources = [*build.engine_sources(), build.CSRC / "cuda" / "kernels.cu", *build.HERE.glob("engine/*.cpp")]
+    return build.load(sources)

@@ -9,9 +9,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch")
 
-from monitor_models import backward, small_model  # noqa: E402
+from monitor_models import backward, norm64, small_model  # noqa: E402
 
 from gradtail import GradientStream  # noqa: E402
+from gradtail.stream import Latest  # noqa: E402
 from gradtail.torch import Monitor  # noqa: E402
 
 
@@ -35,3 +36,27 @@ def test_torch_the_readings_are_those_of_the_stream(tmp_path: Path) -> None:
     assert GradientStream.load(tmp_path / "run.npz").steps == 40
     monitor.enabled = False
     assert repr(monitor).endswith(", off)")
+
+
+@pytest.mark.parametrize(("value", "norm"), [(float("nan"), "nan"), (float("inf"), "inf"), (1.5, None)])
+def test_torch_the_newest_step_in_three_numbers(backend: str, value: float, norm: str | None) -> None:
+    model = small_model()
+    monitor = Monitor(model, backend=backend, every=2)
+    assert monitor.latest() is None
+    assert monitor.wait() is None
+    for step in range(4):
+        backward(model, step)
+        if step == 2:
+            model[0].bias.grad[3] = value
+            expected = norm64(model)
+        monitor.step()
+    found = monitor.latest()
+    assert isinstance(found, Latest)
+    assert (found.step, found.nonfinite) == (2, int(norm is not None))
+    assert found.norm == pytest.approx(expected, rel=1e-6) if norm is None else str(found.norm) == norm
+    for other in (monitor.wait(), monitor.stream.latest(), monitor.stream.wait()):
+        assert repr(other) == repr(found)
+    monitor.rollback(1)
+    assert monitor.latest() is None
+    with pytest.raises(AttributeError):
+        found.step = 3

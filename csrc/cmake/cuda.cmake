@@ -55,7 +55,7 @@ else()
 endif()
 
 function(gradtail_add_cuda target)
-  add_library(gradtail_cuda OBJECT csrc/cuda/probe.cu csrc/cuda/core_on_device.cu)
+  add_library(gradtail_cuda OBJECT csrc/cuda/kernels.cu csrc/cuda/runtime.cu csrc/cuda/probe.cu)
   set_target_properties(gradtail_cuda PROPERTIES
     CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON CUDA_VISIBILITY_PRESET hidden
     CUDA_RUNTIME_LIBRARY Static CUDA_ARCHITECTURES "${GRADTAIL_CUDA_ARCH_LIST}")
@@ -73,10 +73,11 @@ function(gradtail_add_cuda target)
   list(JOIN names " " names)
   target_compile_definitions(gradtail_cuda PRIVATE "GRADTAIL_CUDA_ARCHITECTURES=\"${names}\"")
   target_compile_options(gradtail_cuda PRIVATE
-    $<$<COMPILE_LANGUAGE:CUDA>:-Xfatbin=-compress-all -Xcompiler=-Wall,-Wextra>)
+    $<$<COMPILE_LANGUAGE:CUDA>:--threads=2 -Xfatbin=-compress-all -Xcompiler=-Wall,-Wextra>)
   if(GRADTAIL_WERROR)
     set_target_properties(gradtail_cuda PROPERTIES COMPILE_WARNING_AS_ERROR ON)
   endif()
-  target_sources(${target} PRIVATE $<TARGET_OBJECTS:gradtail_cuda>)
+  target_sources(${target} PRIVATE csrc/cuda/engine.cpp csrc/cuda/plan.cpp $<TARGET_OBJECTS:gradtail_cuda>)
+  target_compile_definitions(${target} PRIVATE GRADTAIL_CUDA=1)
   target_link_libraries(${target} PRIVATE CUDA::cudart_static)
 endfunction()

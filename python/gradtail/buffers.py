@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradtail import dlpack
+from gradtail import native as extension
 from gradtail.native import core
 
 VIEW = np.dtype(
@@ -162,7 +163,8 @@ def _read_torch_list(items: list[Any], table: npt.NDArray[np.void]) -> bool:
     if exchange is None:
         return False
     plain = (torch.Tensor, torch.nn.Parameter)
-    return bool(core.describe(items, plain, exchange, table))
+    # all on one device; who reads a device that nobody can is told on the slow road
+    return bool(core.describe(items, plain, exchange, table)) and native_reads(int(table["device"][0]))
 
 
 def _read(x: Any, view: npt.NDArray[np.void], name: str) -> object:
@@ -244,15 +246,16 @@ def _read_cupy(x: Any, view: npt.NDArray[np.void], name: str) -> object:
 
 def _read_dlpack(x: Any, view: npt.NDArray[np.void], name: str) -> object:
     device, device_id = (int(part) for part in x.__dlpack_device__())
-    if device not in dlpack.HOST_DEVICES:  # no need of the memory to refuse it
+    if not native_reads(device) and device not in dlpack.HOST_DEVICES:  # no need of the memory to refuse it
         view["device"], view["device_id"] = device, device_id
         return x
-    tensor = dlpack.borrow(x, name)
+    tensor = dlpack.borrow(x, name, wait=device in dlpack.CUDA_DEVICES)
     if tensor.dtype not in _CODES:
         raise _dtype_error(name, tensor.dtype)
     layout = _check_dense(tensor.shape, tensor.strides, name)
     size = int(np.prod(tensor.shape, dtype=np.int64))
-    _fill(view, tensor.data, size, _CODES[tensor.dtype], layout, name)
+    on = (device, device_id) if device not in dlpack.HOST_DEVICES else (CPU, 0)
+    _fill(view, tensor.data, size, _CODES[tensor.dtype], layout, name, *on)
     return tensor.owner
 
 
@@ -320,6 +323,8 @@ def is_cupy(x: object) -> bool:
 
 def native_reads(device: int) -> bool:
     """Whether the native extension of this build reads memory of this DLPack device type."""
+    if device in dlpack.CUDA_DEVICES:
+        return extension.engine is not None
     return core is not None and device in dlpack.HOST_DEVICES
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 CPU = 1
 HOST_DEVICES = (1, 3, 11)  # kDLCPU, kDLCUDAHost, kDLROCMHost: memory that the CPU may read
+CUDA_DEVICES = (2, 13)  # kDLCUDA, kDLCUDAManaged
 _DEVICE_NAMES = {1: "cpu", 2: "cuda", 3: "cpu", 8: "metal", 10: "rocm", 11: "cpu", 13: "cuda", 14: "oneapi"}
 TORCH_DEVICES = {"cpu": 1, "cuda": 2, "mps": 8, "xpu": 14}
 _KINDS = {0: "int", 1: "uint", 2: "float", 4: "bfloat", 5: "complex", 6: "bool"}
@@ -66,12 +67,22 @@ class Borrowed:
     owner: object
 
 
-def borrow(x: Any, name: str) -> Borrowed:
-    """Read the capsule of ``x.__dlpack__()``; the array must lie in host memory."""
+def borrow(x: Any, name: str, *, wait: bool = False) -> Borrowed:
+    """Read the capsule of ``x.__dlpack__()``.
+
+    Parameters
+    ----------
+    x : array
+    name : str
+        How an error names it.
+    wait : bool
+        Whether its values are made to be there for the legacy default stream of CUDA: of arrays on a device.
+    """
+    stream = {"stream": 1} if wait else {}
     try:
-        capsule = x.__dlpack__(max_version=(1, 0))  # read-only arrays need version 1
+        capsule = x.__dlpack__(max_version=(1, 0), **stream)  # read-only arrays need version 1
     except TypeError:
-        capsule = x.__dlpack__()
+        capsule = x.__dlpack__(**stream)
     if _is_valid(capsule, b"dltensor_versioned"):
         managed = _Versioned.from_address(_pointer(capsule, b"dltensor_versioned"))
         if managed.major != 1:

@@ -26,3 +26,6 @@ else:
                 RuntimeWarning,
                 stacklevel=2,
             )
+
+engine: ModuleType | None = core if core is not None and hasattr(core, "Engine") else None
+"""The extension if it has the engine for CUDA devices, else None."""

@@ -13,6 +13,9 @@ FOLD = 128
 GROUP_WINDOW = 64
 """Steps of a group's own ring."""
 
+LOG_SLOTS = 1024
+"""Steps of which a device keeps the norms."""
+
 COORDINATE_BYTES = 132
 """Eight coordinates with four moments each in float32, and their count."""
 
@@ -31,6 +34,7 @@ class Sizes:
     sketch: int
     tracks: int
     history: int
+    on_device: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,14 +131,21 @@ def divide(
 def fixed_bytes(sizes: Sizes, elements: Sequence[int], cell: int) -> int:
     """Return the memory of what does not depend on groups."""
     rings = sizes.window * (4 * sizes.sketch + 5 * _tracks(sizes, elements)) + 8 * sizes.sketch
+    if sizes.on_device:  # partial sums of chains: csrc/cuda/plan.cpp
+        rings += min(max(sum(elements) >> 18, 256), 1024) * 4 * max(sizes.sketch, 4096)
     return rings + _PER_ARRAY * len(elements) + (_moment_bytes(elements, cell) if cell else 0)
 
 
 def group_bytes(sizes: Sizes, blocks: int) -> int:
     """Return the memory of one group with so many blocks of steps."""
+    if sizes.on_device:  # every bin: two tables of 32-bit counters, one of 64
+        return (2 << (8 + sizes.bits)) * 16 + 1024 + _ring_bytes(sizes) + 8 * LOG_SLOTS
     bins: int = (2 * _TOUCHED + blocks * _PACKED) * (1 << sizes.bits) // 16
-    ring = min(sizes.window, GROUP_WINDOW) * (4 * min(FOLD, sizes.sketch) + 16)
-    return bins + 256 + ring + 4 * sizes.history
+    return bins + 256 + _ring_bytes(sizes) + 4 * sizes.history
+
+
+def _ring_bytes(sizes: Sizes) -> int:
+    return min(sizes.window, GROUP_WINDOW) * (4 * min(FOLD, sizes.sketch) + 16)
 
 
 def _tracks(sizes: Sizes, elements: Sequence[int]) -> int:

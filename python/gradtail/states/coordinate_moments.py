@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,15 +143,22 @@ class LivePiece:
 
     def moments(self) -> CoordinateMoments:
         """Return what has been gathered."""
+        return self._gathered(self._memory, self.pieces["exponent"].tolist())
+
+    def _gathered(
+        self, memory: Sequence[tuple[npt.NDArray[np.float32], npt.NDArray[np.uint32]]], exponents: list[int]
+    ) -> CoordinateMoments:
         total = CoordinateMoments.empty()
-        for span, piece, (state, count) in zip(self._spans, self.pieces, self._memory, strict=False):
+        for span, piece, exponent, (state, count) in zip(
+            self._spans, self.pieces, exponents, memory, strict=False
+        ):
             row, lane, index = followed(span.start, span.size, span.run, span.stride, piece, self._key)
             seen = count[row] > 0
             row, lane, index = row[seen], lane[seen], index[seen]
             order = np.argsort(index)
             sums = state[row, :, lane].T.astype(np.float64)
             counts = count[row].astype(np.int64)
-            part = CoordinateMoments(index[order], counts[order], int(piece["exponent"]), sums[:, order])
+            part = CoordinateMoments(index[order], counts[order], exponent, sums[:, order])
             total = total.merge(part)
         return total
 
@@ -177,11 +184,13 @@ class CoordinateStore:
         past = sum(part.index.nbytes + part.count.nbytes + part.sums.nbytes for part in self._past.values())
         return past + self._live_bytes
 
-    def live(self, name: str, place: Place, key: int) -> LivePiece:
-        """Return the memory for a block."""
+    def live(
+        self, name: str, place: Place, key: int, make: Callable[[Place, int, int], LivePiece] | None = None
+    ) -> LivePiece:
+        """Return the memory for a block; ``make`` makes it where that is not host memory."""
         found = self._live.get((name, place))
         if found is None:
-            found = self._live.setdefault((name, place), LivePiece(place, key, self.cell))
+            found = self._live.setdefault((name, place), (make or LivePiece)(place, key, self.cell))
             self._live_bytes += found.nbytes
         return found
 

@@ -110,6 +110,18 @@ class SketchRing:
         self._exponents[slot] = exponents
         self._norms[slot] = norms
 
+    def store_scaled(
+        self,
+        step: int,
+        vectors: npt.NDArray[np.float32],
+        exponents: npt.NDArray[np.int32],
+        norms: FloatArray,
+    ) -> None:
+        """Keep sketches of a step that are divided by powers of two already; see :meth:`store`."""
+        if self.window:
+            slot, _ = self._slots.take(step)
+            self._vectors[slot], self._exponents[slot], self._norms[slot] = vectors, exponents, norms
+
     def ring(self, rows: IndexArray | list[int]) -> Ring:
         """Return the sketches of some sets together, over the steps where any was observed."""
         slots = self._slots.order()

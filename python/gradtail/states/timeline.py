@@ -93,6 +93,30 @@ class Timeline:
         self._range = (step if self._range is None else self._range[0], step)
         return closed
 
+    def add_block(self, first: int, last: int, table: SummaryTable) -> bool:
+        """Add the summaries of steps ``first`` to ``last``, all later than the others; True if it closed a block.
+
+        They share a block; if they do not at this pace, the pace slows down until they do.
+        """
+        closed = False
+        if self._range is not None and self._bucket(self._range[0]) != self._bucket(first):
+            self._close()
+            closed = True
+        if not self.together(self._range[0] if self._range else first, last):
+            if self._range is not None:
+                self._close()
+            while not self.together(first, last):
+                self._slow_down()
+        if (
+            self._range is None
+            and self._blocks
+            and self._bucket(self._blocks[-1].first_step) == self._bucket(first)
+        ):
+            self._reopen()
+        self._backend.fold(self._open, table)
+        self._range = (first if self._range is None else self._range[0], last)
+        return closed
+
     def shrink(self) -> bool:
         """Join neighbours, to free memory; False if that cannot be."""
         if len(self._blocks) < 2:

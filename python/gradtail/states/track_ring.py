@@ -72,6 +72,11 @@ class TrackRing:
         """Memory, in bytes."""
         return self._values.nbytes + self._observed.nbytes + self._slots.nbytes + 8 * self._columns
 
+    @property
+    def columns(self) -> int:
+        """Coordinates followed so far."""
+        return self._columns
+
     def __len__(self) -> int:
         return len(self._slots)
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gradtail.dlpack import CPU, HOST_DEVICES
 from gradtail.buffers import DTYPES, VIEW, Views, layout_signature, views_of
 from gradtail.states.coordinate_moments import LivePiece
 from gradtail.states.ledger import Pieces
@@ -33,8 +34,14 @@ class Known:
     placed: bool = False  # the caller said where
 
 
-def describe(arrays: Mapping[str, Any], places: Places | None) -> dict[str, Known]:
-    """Check arrays and places, and say what each is.
+def home_of(views: Views) -> tuple[int, int]:
+    """Return DLPack device type and number of where arrays lie; all host memory is one place."""
+    device = int(views.table["device"][0]) if len(views) else CPU
+    return (CPU, 0) if device in HOST_DEVICES else (device, int(views.table["device_id"][0]))
+
+
+def describe(arrays: Mapping[str, Any], places: Places | None) -> tuple[dict[str, Known], tuple[int, int]]:
+    """Check arrays and places, and say what each is and where they lie.
 
     Raises
     ------
@@ -64,7 +71,7 @@ def describe(arrays: Mapping[str, Any], places: Places | None) -> dict[str, Know
         if not place.is_whole and place.size and not in_order:
             raise ValueError(f"arrays[{name!r}]: expected a block of a larger whole in C order, got {words}")
         known[name] = Known(place, layout, words, name in places)
-    return known
+    return known, home_of(views)
 
 
 class Arrangement:

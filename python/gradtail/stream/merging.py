@@ -121,7 +121,7 @@ def _join_summaries(new: State, *parts: tuple[State, np.ndarray[tuple[int], np.d
             new.sketch += state.sketch
             new.row_sketches[index] += state.row_sketches
             new.present[index] |= state.present
-            new.has_newest = True
+            new.newest_step = last
         else:
             newest = PackedBlock(state.last_step, state.last_step, PackedTable.pack(state.newest))
             blocks += placed([newest], index, rows)

@@ -8,11 +8,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gradtail import native as extension
+from gradtail.backends.cuda import is_cuda
 from gradtail.buffers import Views
+from gradtail.dlpack import device_name
 from gradtail.states.hashing import tensor_key
 from gradtail.states.table import NO_INDEX
 from gradtail.states.tracks import local_offsets
-from gradtail.stream.arrangement import Arrangement, Known, Places, describe
+from gradtail.stream.arrangement import Arrangement, Known, Places, describe, home_of
+from gradtail.stream.on_device import DeviceSide
 from gradtail.stream.state import NonFinite, State
 
 MOST_STEPS = 2**62
@@ -23,16 +27,25 @@ _MOST_ARRANGEMENTS = 32  # sets of names remembered: where experts take turns, e
 
 def observe(state: State, arrays: Mapping[str, Any], step: int | None, places: Places | None) -> None:
     """Count arrays of a step; see :meth:`gradtail.GradientStream.update`."""
+    if state.device is not None:
+        state.device.catch_up()
     step = _checked_step(state, step)
     arrangement = _remembered(state, arrays, places)
     if arrangement is None:
-        known = describe(arrays, places)
+        known, home = describe(arrays, places)
         _check_known(state, known)
+        _check_home(state, home)
         _check_counted(state, tuple((name, own.place) for name, own in known.items()), step)
-        arrangement = _arrange(state, known)
+        arrangement = _arrange(state, known, home)
     else:
         _check_counted(state, arrangement.pieces, step)
     views = arrangement.views(arrays)
+    _check_home(state, home_of(views))
+    if state.device is not None:
+        if state.device.update(arrangement, views, step):
+            state.ledger.add(arrangement.pieces, step)
+            state.counted.add(step)
+        return
     if step != state.last_step:
         _begin(state)
     try:
@@ -63,7 +76,7 @@ def sketch_of(state: State, arrays: Mapping[str, Any], places: Places | None) ->
         raise ValueError("sketch: expected a stream that keeps sketches, got one with sketch=0")
     arrangement = _remembered(state, arrays, places)
     if arrangement is None:
-        known = describe(arrays, places)
+        known, _ = describe(arrays, places)
         _check_known(state, known)
         keys = {name: tensor_key(state.settings.seed, name) for name in known}
         arrangement = Arrangement(known, dict.fromkeys(known, 0), keys)
@@ -119,16 +132,28 @@ def _check_counted(state: State, pieces: Any, step: int) -> None:
         raise ValueError(f"arrays: expected values not counted in step {step} before, got {found} again")
 
 
-def _arrange(state: State, known: Mapping[str, Known]) -> Arrangement:
+def _check_home(state: State, home: tuple[int, int]) -> None:
+    """Refuse arrays that lie elsewhere than those before."""
+    if state.home is not None and home != state.home:
+        raise ValueError(
+            f"arrays: expected arrays on {device_name(*state.home)} as before, got some on {device_name(*home)}; "
+            "make a stream for each device and merge them"
+        )
+
+
+def _arrange(state: State, known: Mapping[str, Known], home: tuple[int, int]) -> Arrangement:
     """Make room for what is new, and an arrangement."""
+    on_device = is_cuda(home[0]) and extension.engine is not None
     new = {name: own.place.elements for name, own in known.items() if name not in state.elements}
     if state.plan is None:
-        state.begin(new)
+        state.begin(new, on_device)
     assert state.plan is not None
     assigned = state.groups.assign(list(new))
     rows = dict(state.rows)
     for group in assigned.values():
         rows.setdefault(group, len(rows))
+    if state.device is not None:
+        state.device.settle()  # the host's tables are about to be made anew
     state.grow(len(rows))  # all memory first: if there is none, the stream is as it was
     state.tracks.add(new)
     state.rows = rows
@@ -144,9 +169,16 @@ def _arrange(state: State, known: Mapping[str, Known]) -> Arrangement:
     )
     if state.tracks.total:
         _track(state, arrangement)
+    if state.home is None:
+        state.home = home
+        state.device = DeviceSide(state, home[1]) if on_device else None
+    make = None if state.device is None else state.device.make_piece
     if state.plan.cell:
         arrangement.follow(
-            [state.coordinates.live(name, place, state.keys[name]) for name, place in arrangement.pieces]
+            [
+                state.coordinates.live(name, place, state.keys[name], make)
+                for name, place in arrangement.pieces
+            ]
         )
     alike = state.arrangements.setdefault(tuple(known), [])
     alike.append(arrangement)
@@ -174,24 +206,15 @@ def _track(state: State, arrangement: Arrangement) -> None:
 
 def _begin(state: State) -> None:
     """Close the newest step and begin another."""
-    if not state.has_newest:
-        return
-    assert state.last_step is not None
-    closed = state.timeline.add(state.last_step, state.newest)
-    state.has_newest = False
-    while closed and state.nbytes > state.settings.memory and state.timeline.shrink():
-        pass
-    state.backend.clear(state.newest)
-    state.sketch[...] = 0
-    state.row_sketches[...] = 0
-    state.present[...] = False
+    if state.newest_step is not None:
+        state.close_newest()
 
 
 def _note(state: State, arrangement: Arrangement, step: int) -> None:
     """Put what the pass found into rings and records."""
     state.ledger.add(arrangement.pieces, step)
     state.counted.add(step)
-    state.has_newest = True
+    state.newest_step = step
     state.present[arrangement.rows] = True
     bad, norm = state.nonfinite(), state.norm()
     norms = state.group_norms()

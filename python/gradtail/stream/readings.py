@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, Literal
@@ -16,6 +17,8 @@ from gradtail.states.steps import StepSet
 from gradtail.states.summary import Summary
 from gradtail.states.timeline import Block
 from gradtail.states.track_ring import Tracks
+from gradtail.stream.latest import Latest
+from gradtail.stream.on_device import DeviceNorm
 from gradtail.stream.state import NonFinite, State
 
 
@@ -23,17 +26,24 @@ class Readings:
     """Everything that a :class:`gradtail.GradientStream` tells, and nothing that changes it."""
 
     _backend: ModuleType
-    _state: State
+    _held: State  # what can be told without a look at a device
+
+    @property
+    def _state(self) -> State:
+        """The states, with all that was enqueued on a device: reading waits for it."""
+        if self._held.device is not None:
+            self._held.device.settle()
+        return self._held
 
     @property
     def settings(self) -> dict[str, Any]:
         """What the stream was asked to keep, and, after the first update, what memory allowed."""
-        return self._state.account()
+        return self._held.account()
 
     @property
     def bits(self) -> int:
         """Mantissa bits of the histograms."""
-        return self._state.settings.bits
+        return self._held.settings.bits
 
     @property
     def backend(self) -> str:
@@ -43,43 +53,43 @@ class Readings:
     @property
     def names(self) -> list[str]:
         """Names of arrays seen so far, in the order in which they came."""
-        return list(self._state.elements)
+        return list(self._held.elements)
 
     @property
     def groups(self) -> list[str]:
         """Names of groups, in the order in which they came: the columns of :attr:`history`."""
-        return list(self._state.rows)
+        return list(self._held.rows)
 
     def group_of(self, name: str) -> str:
         """Return the group of an array; ValueError if none of that name was seen."""
-        if name not in self._state.groups.of:
+        if name not in self._held.groups.of:
             raise ValueError(f"name: expected that of an array seen before, got {name!r}")
-        return self._state.groups.of[name]
+        return self._held.groups.of[name]
 
     @property
     def sizes(self) -> dict[str, int]:
         """Elements of each array that were seen here: of a shard, those of the shard."""
-        return dict(self._state.sizes)
+        return dict(self._held.sizes)
 
     @property
     def observed(self) -> dict[str, int]:
         """Steps in which each array was there."""
-        return self._state.ledger.observed(self.names)
+        return self._held.ledger.observed(self.names)
 
     @property
     def counted(self) -> StepSet:
         """The steps observed."""
-        return self._state.counted.copy()
+        return self._held.counted.copy()
 
     @property
     def steps(self) -> int:
         """Steps observed."""
-        return len(self._state.counted)
+        return len(self._held.counted)
 
     @property
     def last_step(self) -> int | None:
         """Number of the newest step; None before the first."""
-        return self._state.last_step
+        return self._held.last_step
 
     @property
     def first_nonfinite(self) -> NonFinite | None:
@@ -103,6 +113,47 @@ class Readings:
     def nonfinite(self) -> int:
         """Non-finite values in the newest step."""
         return self._state.nonfinite()
+
+    def latest(self) -> Latest | None:
+        """Return the newest step of which the numbers are there, without waiting for any.
+
+        Returns
+        -------
+        Latest or None
+            None before the first step, and where the newest one was forgotten by
+            :meth:`GradientStream.rollback` or :meth:`GradientStream.discard`.
+        """
+        state, device = self._held, self._held.device
+        if not state.has_newest or state.last_step is None:
+            return None
+        if device is not None and state.newest_step is None:
+            found = device.latest()
+            return None if found is None else Latest(found["step"], found["norm"], found["nonfinite"])
+        bad, norm = state.nonfinite(), state.norm()
+        if bad:
+            norm = math.nan if state.newest.records["nan"].any() else math.inf
+        return Latest(state.last_step, norm, bad)
+
+    def wait(self) -> Latest | None:
+        """Return the newest step, having waited for its numbers; else as :meth:`latest`."""
+        if self._held.device is not None:
+            self._held.device.wait()
+        return self.latest()
+
+    def device_norm(self) -> DeviceNorm | None:
+        """Return the norm of the newest step where the device keeps it, for frameworks to read in stream order.
+
+        Returns
+        -------
+        object with ``__cuda_array_interface__``, or None
+            0-dim, float64; NaN or infinite if any value is. The next step overwrites it. None where
+            arrays lie in host memory.
+        """
+        return None if self._held.device is None else self._held.device.norm()
+
+    def extra_seconds(self) -> float:
+        """Return what passes took on the device that have ended since the last call; 0 on the host."""
+        return 0.0 if self._held.device is None else self._held.device.elapsed_seconds()
 
     def summary(self, group: str | None = None, steps: Literal["all", "newest"] = "all") -> Summary:
         """Join the summaries of a group.

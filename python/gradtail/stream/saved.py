@@ -147,7 +147,7 @@ def _rebuilt(flat: Mapping[str, Any], backend: ModuleType, rule: Rule | None) ->
     state.coordinates = CoordinateStore.from_state_dict(_part(flat, "coordinates"))
     state.timeline = Timeline.from_state_dict(_part(flat, "timeline"), settings.bits, rows, backend)
     newest = PackedTable.from_state_dict(_part(flat, "newest"), settings.bits).unpack()
-    state.has_newest = bool(flat["has_newest"])
+    state.newest_step = state.last_step if flat["has_newest"] else None
     arrays = {"present": state.present, "sketch": state.sketch, "row_sketches": state.row_sketches}
     for key, own in arrays.items():
         found = np.asarray(flat[key])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,9 @@ from gradtail.states.timeline import Timeline
 from gradtail.states.track_ring import TrackRing
 from gradtail.stream.arrangement import Arrangement, Known
 from gradtail.stream.settings import Settings
+
+if TYPE_CHECKING:
+    from gradtail.stream.on_device import DeviceSide
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -80,7 +83,9 @@ class State:
         self.first_nonfinite: NonFinite | None = None
         self.newest = SummaryTable.empty(0, settings.bits)
         self.present = np.zeros(0, bool)  # groups that the newest step has
-        self.has_newest = False
+        self.newest_step: int | None = None  # whose summaries ``newest`` has
+        self.home: tuple[int, int] | None = None  # DLPack device type and number, where arrays lie
+        self.device: DeviceSide | None = None  # what lies there, if that is no host memory
         self.timeline = Timeline(settings.bits, 32, backend)
         self.log = RecordLog(settings.history)
         self.sketch = np.zeros(settings.sketch)
@@ -94,6 +99,11 @@ class State:
         self.current: Arrangement | None = None
 
     @property
+    def has_newest(self) -> bool:
+        """Whether anything of the newest step can still be told from the steps before."""
+        return self.newest_step is not None or (self.device is not None and self.device.is_pending)
+
+    @property
     def last_step(self) -> int | None:
         """Number of the newest step."""
         return self.counted.last
@@ -105,18 +115,20 @@ class State:
         self._divide(elements)  # raises where memory is too small
         self.declared = dict(elements)
 
-    def begin(self, elements: Mapping[str, int]) -> None:
+    def begin(self, elements: Mapping[str, int], on_device: bool = False) -> None:
         """Settle how memory is divided, when the first arrays come."""
         expected = {**self.declared, **elements}
-        self.plan = self._divide(expected)
+        self.plan = self._divide(expected, on_device)
         self.groups.begin(list(expected), self.plan.groups)
         self.timeline.most = self.plan.blocks
         self.coordinates = CoordinateStore(self.plan.cell)
         self.tracks.expect(sum(expected.values()))
 
-    def _divide(self, elements: Mapping[str, int]) -> Plan:
+    def _divide(self, elements: Mapping[str, int], on_device: bool = False) -> Plan:
         settings = self.settings
-        sizes = Sizes(settings.bits, settings.window, settings.sketch, settings.tracks, settings.history)
+        sizes = Sizes(
+            settings.bits, settings.window, settings.sketch, settings.tracks, settings.history, on_device
+        )
         wanted = len(set(self.groups.preview(list(elements)).values()))
         plan = divide(settings.memory, sizes, list(elements.values()), wanted, settings.coordinates)
         if self.groups.by_rule and wanted > plan.groups:
@@ -222,6 +234,38 @@ class State:
             account["arrays"], account["groups"] = len(self.elements), len(self.rows)
         return account
 
+    def expected_groups(self) -> set[str]:
+        """Return the groups of all arrays declared or seen."""
+        groups = self.groups.copy()
+        return {
+            *self.rows,
+            *groups.assign([name for name in self.declared if name not in groups.of]).values(),
+        }
+
+    def close_newest(self) -> None:
+        """Give the summaries of the newest step to its block of steps, and make room for another step."""
+        assert self.newest_step is not None
+        closed = self.timeline.add(self.newest_step, self.newest)
+        self.newest_step = None
+        self._shrink(closed)
+        self.backend.clear(self.newest)
+        self.sketch[...] = 0
+        self.row_sketches[...] = 0
+        self.present[...] = False
+
+    def add_block(self, first: int, last: int, table: SummaryTable) -> None:
+        """Add the summaries of steps later than all before."""
+        self._shrink(self.timeline.add_block(first, last, table))
+
+    def _shrink(self, closed: bool) -> None:
+        while closed and self.nbytes > self.settings.memory and self.timeline.shrink():
+            pass
+
+    def note_nonfinite(self, step: int, name: str, index: int) -> None:
+        """Keep where the first value that is not finite was."""
+        if self.first_nonfinite is None:
+            self.first_nonfinite = NonFinite(step, name, index)
+
     def cut(self, last: int) -> None:
         """Forget everything after ``last``."""
         if self.last_step is None or self.last_step <= last:
@@ -230,6 +274,8 @@ class State:
         self.timeline.cut(last)
         self.coordinates.clear()
         self.arrangements, self.current = {}, None  # they hold the memory of CoordinateMoments
+        if self.device is not None:
+            self.device.forget_plans()
 
     def forget(self, step: int) -> None:
         """Forget the newest step, and what rings and records hold of it and of later ones.
@@ -239,7 +285,7 @@ class State:
         last = step - 1
         self.backend.clear(self.newest)
         self.sketch[...], self.row_sketches[...] = 0, 0
-        self.present[...], self.has_newest = False, False
+        self.present[...], self.newest_step = False, None
         self.log.cut(last)
         self.ring.cut(last)
         self.group_ring.cut(last)

@@ -93,7 +93,7 @@ class GradientStream(Readings):
             bits=bits, window=window, sketch=sketch, tracks=tracks,
             coordinates=coordinates, seed=seed, history=history, memory=memory,
         )  # fmt: skip
-        self._state = State(settings, groups, self._backend)
+        self._held = State(settings, groups, self._backend)
 
     def declare(self, sizes: Mapping[str, int]) -> None:
         """Say which arrays may come, so that memory and tracks are shared out among all of them.
@@ -120,7 +120,7 @@ class GradientStream(Readings):
                 raise TypeError(f"sizes: expected a mapping of names to ints, got {name!r}: {size!r}")
             if size < 0:
                 raise ValueError(f"sizes[{name!r}]: expected an int of at least 0, got {size}")
-        self._state.declare({name: int(size) for name, size in sizes.items()})
+        self._held.declare({name: int(size) for name, size in sizes.items()})
 
     def plan(self) -> dict[str, Any]:
         """Say how memory is divided among the arrays declared or seen.
@@ -131,7 +131,7 @@ class GradientStream(Readings):
             ``groups`` (group of each array), ``bytes`` (what states may take in all) and ``cell``
             (CoordinateMoments follow one group of 8 elements in so many; 0: none).
         """
-        return self._state.preview()
+        return self._held.preview()
 
     def update(
         self,
@@ -159,7 +159,7 @@ class GradientStream(Readings):
             the first time, a place that does not fit, a step that does not follow, or values that have
             been counted in this step. The stream is left as it was.
         """
-        observe(self._state, _named(arrays), step, places)
+        observe(self._held, _named(arrays), step, places)
 
     def sketch(
         self, arrays: Mapping[str, Any] | Sequence[Any], places: Places | None = None
@@ -177,7 +177,7 @@ class GradientStream(Readings):
         TypeError, ValueError
             As :meth:`update`; also where the stream keeps no sketches.
         """
-        return sketch_of(self._state, _named(arrays), places)
+        return sketch_of(self._held, _named(arrays), places)
 
     def merge(self, other: GradientStream) -> GradientStream:
         """Return what both streams have seen; neither is changed.
@@ -258,7 +258,7 @@ class GradientStream(Readings):
         """
         module = backends.resolve(backend)
         new = cls.__new__(cls)
-        new._backend, new._state = module, saved.from_state_dict(state, module, groups)
+        new._backend, new._held = module, saved.from_state_dict(state, module, groups)
         return new
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -287,7 +287,7 @@ class GradientStream(Readings):
 
     def _wrap(self, state: State) -> GradientStream:
         new = type(self).__new__(type(self))
-        new._backend, new._state = self._backend, state
+        new._backend, new._held = self._backend, state
         return new
 
 

@@ -30,6 +30,18 @@ def as_every(every: object) -> int:
     return int(number)
 
 
+def as_max_overhead(max_overhead: object) -> float | None:
+    """Return a share of the time as a float, or None; TypeError or ValueError if it is neither."""
+    if max_overhead is None:
+        return None
+    number = _number(max_overhead, Real)
+    if number is None:
+        raise TypeError(f"max_overhead: expected None or a number between 0 and 1, got {max_overhead!r}")
+    if not 0 < number < 1:
+        raise ValueError(f"max_overhead: expected None or a number between 0 and 1, got {max_overhead}")
+    return float(number)
+
+
 def as_max_norm(max_norm: object) -> float:
     """Return ``max_norm`` as a float; TypeError or ValueError if it is no positive number."""
     number = _number(max_norm, Real)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from gradtail.torch.scalar import moved
+
 Given = tuple[weakref.ref[Optimizer], Tensor, Tensor]
 
 
@@ -52,19 +54,22 @@ class Fold:
         self._checked = weakref.ref(optimizer), _held(optimizer)
         self._listen(optimizer)
 
-    def give(self, optimizer: Optimizer, factor: float, found_inf: Tensor) -> None:
+    def give(self, optimizer: Optimizer, factor: float | Tensor, found_inf: Tensor) -> None:
         """Have the optimizer's next step multiply gradients by ``factor``, or do nothing.
 
         Parameters
         ----------
         optimizer : Optimizer
             One that :meth:`check` has passed.
-        factor : float
+        factor : float or 0-dim tensor
             In (0, 1].
         found_inf : Tensor
             0-dim float32: 1 to skip the step.
         """
-        scale = torch.full((), 1 / factor, dtype=torch.float32, device=found_inf.device)
+        if isinstance(factor, Tensor):
+            scale = moved(factor.reciprocal().to(torch.float32), found_inf.device)
+        else:
+            scale = torch.full((), 1 / factor, dtype=torch.float32, device=found_inf.device)
         vars(optimizer).update(grad_scale=scale, found_inf=found_inf)
         self._given[:] = [(weakref.ref(optimizer), scale, found_inf)]
 

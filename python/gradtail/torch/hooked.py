@@ -80,12 +80,17 @@ class Hooked(Checkpoints):
     def _observe(self, action: Callable[[], bool]) -> bool:
         """Make an observation on the clock and under guard; False if no pass was made."""
         self._norm = None
+        if (device_time := getattr(self.stream, "extra_seconds", None)) is not None:
+            self._stopwatch.add(device_time())
         with self._stopwatch:
             try:
-                return self._guard.run(action, False, self._observer.next)
+                observed = self._guard.run(action, False, self._observer.next)
             except BaseException:
                 self._turn.give_back()  # nothing was observed: the same gradients may come again
                 raise
+        if (number := self._observer.last) is not None:
+            self._observer.cadence.note(number, observed, *self._stopwatch.newest)
+        return observed
 
     @property
     def _is_hooked(self) -> bool:

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from gradtail.torch.gradients import Mark, mark_of
 from gradtail.torch.packing import as_int
+from gradtail.torch.scalar import Norm
 from gradtail.torch.steplog import StepLog
 
 FloatArray = npt.NDArray[np.float64]
+Closed = tuple[int, FloatArray, FloatArray, Norm]
 
 
 @dataclass(frozen=True, repr=False)
@@ -69,9 +71,10 @@ class MicroSteps:
         self._last: FloatArray | None = None
         self._marks: dict[str, Mark] = {}
         self._writes: int | None = None  # to a gradient, from one micro-step to the next
+        self._waiting: Closed | None = None  # the newest step, if its norm has not been read yet
 
     def __repr__(self) -> str:
-        newest = self._log.newest()
+        newest = self.log.newest()
         return (
             "MicroSteps(empty)" if newest is None else f"MicroSteps({len(self._log)} steps, newest {newest})"
         )
@@ -79,20 +82,23 @@ class MicroSteps:
     @property
     def records(self) -> list[MicroRecord]:
         """A :class:`MicroRecord` a step, oldest first; of more than 2048 steps every second one, or fewer."""
-        return list(self._log.values)
+        return list(self.log.values)
 
     @property
     def log(self) -> StepLog[MicroRecord]:
         """The records with the numbers of their steps: ``.steps``, ``.values``, ``.newest()``."""
+        self._read()
         return self._log
 
     @property
     def increments(self) -> FloatArray:
         """Sketches of the increments of the newest step, shape (batches, r); (0, 0) if there is none."""
+        self._read()
         return self._increments
 
     def add(self, sketch: FloatArray) -> None:
         """Note the sketch of the gradient accumulated so far, shape (r,)."""
+        self._read()  # whoever has a sketch in hand has waited
         self._open.append(sketch if self._last is None else sketch - self._last)
         self._last = sketch
 
@@ -123,16 +129,28 @@ class MicroSteps:
                 return False
         return True
 
-    def close(self, step: int, norm: float, gradients: Mapping[str, Tensor]) -> None:
-        """End the step; one without a finite norm leaves no record, nor do increments of other gradients."""
+    def close(self, step: int, norm: Norm, gradients: Mapping[str, Tensor]) -> None:
+        """End the step; one without a finite norm leaves no record, nor do increments of other gradients.
+
+        A norm that is a tensor is read with the next sketch, or when records are asked for.
+        """
         if self._open and not self._is_same(gradients):
             self.drop()
         if not self._open:
             return
         assert self._last is not None
-        increments = np.stack(self._open)
-        total = self._last
+        self._read()
+        self._waiting = step, np.stack(self._open), self._last, norm
         self.drop()
+        if not isinstance(norm, Tensor):
+            self._read()
+
+    def _read(self) -> None:
+        """Make a record of the step that waits for its norm."""
+        if self._waiting is None:
+            return
+        step, increments, total, found = self._waiting
+        self._waiting, norm = None, float(found)
         if not np.isfinite(norm):
             return
         self._increments = increments
@@ -146,14 +164,14 @@ class MicroSteps:
     def cut(self, last: int) -> None:
         """Forget what came after step ``last``."""
         self.drop()
-        newest = self._log.newest()
+        newest = self.log.newest()
         self._log.cut(last)
         if self._log.newest() is not newest:
             self._increments = np.zeros((0, 0))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the records and the newest increments."""
-        return {"log": self._log.state_dict(lambda r: list(astuple(r))), "increments": self._increments}
+        return {"log": self.log.state_dict(lambda r: list(astuple(r))), "increments": self._increments}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what another knew."""
@@ -161,6 +179,7 @@ class MicroSteps:
         if increments.ndim != 2:
             raise ValueError(f"state: expected increments of 2 axes, got shape {increments.shape}")
         self._log.load_state_dict(state["log"], _record)
+        self._waiting = None
         self.drop()
         self._increments = increments
 

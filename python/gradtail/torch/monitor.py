@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ from gradtail.torch.arguments import (
     Optimizers,
     as_every,
     as_max_norm,
+    as_max_overhead,
     as_optimizers,
     as_step,
     check_groups,
@@ -23,30 +23,32 @@ from gradtail.torch.arguments import (
     check_steps_without_closure,
 )
 from gradtail.torch.attach import Attachment
+from gradtail.torch.cadence import Cadence
 from gradtail.torch.clip import Clip
 from gradtail.torch.fold import Fold
 from gradtail.torch.guard import Guard, OnError
 from gradtail.torch.hints import Hints
-from gradtail.torch.hooked import Hooked
 from gradtail.torch.observer import Observer
 from gradtail.torch.overhead import Stopwatch
 from gradtail.torch.parameters import Filter, Named, unwatched_parameters, watched_parameters
+from gradtail.torch.scalar import Norm, as_scalar, is_bad
 from gradtail.torch.scaling import Scaling
 from gradtail.torch.turn import Turn
+from gradtail.torch.within import Within
 
-OWN = ("optimizer", "every", "when", "params", "scaler", "on_error")
+OWN = ("optimizer", "every", "max_overhead", "when", "params", "scaler", "on_error")
 
 
-class Monitor(Hooked):
+class Monitor(Within):
     """Statistics of every parameter's gradient, once per optimizer step.
 
     Call :meth:`step`, or :meth:`clip_` where gradients are clipped, once between ``backward`` and
     ``optimizer.step()``: gradients are then complete, unscaled and not yet clipped.
 
     Ask :meth:`report` for everything, or :meth:`summary`, :attr:`history`, :meth:`spectrum`,
-    :meth:`suggest_clip`, :meth:`tracks`, :meth:`coordinates` and :attr:`micro`; :meth:`scalars` for a logger
-    and :meth:`plan` for what will be watched. :meth:`state_dict` is for checkpoints, :meth:`save` for
-    ``gradtail report``.
+    :meth:`suggest_clip`, :meth:`tracks`, :meth:`coordinates` and :attr:`micro`; :meth:`latest` for the newest
+    norm without waiting, :meth:`scalars` for a logger and :meth:`plan` for what will be watched.
+    :meth:`state_dict` is for checkpoints, :meth:`save` for ``gradtail report``.
 
     Parameters
     ----------
@@ -59,6 +61,9 @@ class Monitor(Hooked):
         torch optimizer that steps one of the parameters ends a step.
     every : int, default 1
         Observe the steps whose number is a multiple. ``clip_`` clips every step all the same.
+    max_overhead : float, optional
+        Share of the time that observation may take, such as 0.01. While the median over the newest 8
+        observed steps is above it, ``every`` is doubled, and halved again once that costs well below it.
     when : {"call", "optimizer"}
         "optimizer" observes from a hook before each step of ``optimizer``, for loops that do not
         clip (the hook would see clipped gradients). :meth:`step` then only takes the loss. Not for optimizers
@@ -118,6 +123,7 @@ class Monitor(Hooked):
         optimizer: Optimizers | None = None,
         *,
         every: int = 1,
+        max_overhead: float | None = None,
         when: Literal["call", "optimizer"] = "call",
         params: Filter | None = None,
         scaler: Any = None,
@@ -125,7 +131,7 @@ class Monitor(Hooked):
         **options: Any,
     ) -> None:
         check_options(options, OWN)
-        every = as_every(every)
+        cadence = Cadence(as_every(every), as_max_overhead(max_overhead))
         if when not in ("call", "optimizer"):
             raise ValueError(f"when: expected 'call' or 'optimizer', got {when!r}")
         optimizers = as_optimizers(optimizer)
@@ -136,7 +142,7 @@ class Monitor(Hooked):
         scaling = None if scaler is None else Scaling(scaler, optimizers)
         parameters = watched_parameters(model, params)
         check_parameters(parameters)
-        self._build(parameters, every, on_error, options, optimizers, scaling)
+        self._build(parameters, cadence, on_error, options, optimizers, scaling)
         check_groups(options.get("groups"), [name for name, _ in parameters])
         self._hints.expect(unwatched_parameters(model, parameters), optimizers)
         if when == "optimizer":
@@ -146,7 +152,7 @@ class Monitor(Hooked):
     def _build(
         self,
         parameters: list[Named],
-        every: int,
+        cadence: Cadence,
         on_error: OnError,
         options: Mapping[str, Any],
         optimizers: Sequence[Optimizer] = (),
@@ -154,7 +160,7 @@ class Monitor(Hooked):
     ) -> None:
         self._guard = Guard(on_error)
         self._options = dict(options)
-        self._observer = Observer(parameters, every, options)
+        self._observer = Observer(parameters, cadence, options)
         if self._guard.enabled:
             self._observer.declare()
         tensors = [p for _, p in parameters]
@@ -166,7 +172,7 @@ class Monitor(Hooked):
         self._stopwatch = Stopwatch()
         self._attached: list[Attachment] = []
         self._stepped: set[int] = set()  # optimizers whose hook has run in the newest step
-        self._norm: Tensor | None = None
+        self._norm: Norm | None = None
 
     def step(self, loss: Tensor | float | None = None, *, step: int | None = None) -> None:
         """Observe the gradients as they are.
@@ -250,7 +256,8 @@ class Monitor(Hooked):
         -------
         Tensor
             Norm before clipping, 0-dim, float64; of all watched parameters together, on all ranks. 0 if
-            none has a gradient, which does not count as a call.
+            none has a gradient, which does not count as a call. Of gradients on a GPU it stays there, and so
+            does the decision to clip: nothing here waits for the device.
 
         Raises
         ------
@@ -291,65 +298,20 @@ class Monitor(Hooked):
             observed = self._observe(
                 lambda: observer.observe("before clipping", loss, step, overflow=overflow)
             )
-        self._norm = self._joint_norm(observer.known if observed else None)
+        norm = self._norm = self._joint_norm(observer.known if observed else None)
         number = observer.last or 0
-        norm = float(self._norm)
-        finite = self._clip.apply(number, norm, bound, into) if found else math.isfinite(norm)
-        if not finite and into is not None and overflow is None and self.enabled:
-            self._guard.run(lambda: observer.skip(number, "found_inf"), None, number)
+        if found:
+            self._clip.apply(number, norm, bound, into)
+        if into is not None and overflow is None and self.enabled:
+            bad = is_bad(norm)
+            self._guard.run(lambda: observer.skip_if(bad, number), None, number)
         self._turn.seen()
-        return self._norm
-
-    def observe(self, p: nn.Parameter, *, step: int | None = None) -> None:
-        """Observe the gradient of one parameter, where the optimizer runs within ``backward``.
-
-        For hooks of :meth:`torch.Tensor.register_post_accumulate_grad_hook`: call it before the
-        optimizer that sets the gradient to None, and :meth:`step` after ``backward``. What was observed in a
-        backward that failed, or whose batch was left out, is forgotten when the next one shows new gradients.
-
-        Raises
-        ------
-        ValueError
-            Not a watched parameter, or a number that does not follow.
-        """
-        if id(p) not in self._observer.ids:
-            raise ValueError("p: expected a watched parameter of the model, got another tensor")
-        number = as_step(step)
-        if not self.enabled:
-            return
-        self._give_up(p)
-        self._observer.check_number(number)
-        with self._stopwatch.part():
-            self._guard.run(lambda: self._observer.observe_one(p, number), None, self._observer.next)
-
-    def micro_step(self, *, step: int | None = None) -> None:
-        """Note what a micro-batch has added to the gradients; call it after the ``backward`` of each.
-
-        Costs a pass over the gradients. :attr:`micro` has the squared norms of the increments and of
-        their sum, which gradient-noise estimates are made of. Where there is no gradient it does nothing.
-        Micro-batches whose sum the loop has thrown away (``zero_grad()`` before any step) do not count.
-
-        Parameters
-        ----------
-        step : int, optional
-            Number of the step that will be given, if any.
-        """
-        number = as_step(step)
-        if not self.enabled:
-            return
-        self._observer.check_number(number)
-
-        def action() -> None:
-            scale = 1.0 if self._scaling is None else self._scaling.scale
-            self._observer.sketch_micro(scale, number)
-
-        with self._stopwatch.part():
-            self._guard.run(action, None, self._observer.next)
+        return as_scalar(norm)
 
     def __getstate__(self) -> dict[str, Any]:
         return {
             "parameters": self._observer.parameters,
-            "every": self._observer.every,
+            "cadence": (self._observer.cadence.base, self._observer.cadence.bound),
             "on_error": self._guard.on_error,
             # groups that a callable assigned are part of the state, and a callable may not pickle
             "options": {key: value for key, value in self._options.items() if not callable(value)},
@@ -357,21 +319,13 @@ class Monitor(Hooked):
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._build(state["parameters"], state["every"], state["on_error"], state["options"])
+        self._build(state["parameters"], Cadence(*state["cadence"]), state["on_error"], state["options"])
         self.load_state_dict(state["state"])
 
     def _take(self, method: str, step: int | None) -> None:
         """Begin a step."""
         if not self._turn.take(method, numbered=step is not None):
             self._hints.again(method)
-
-    def _give_up(self, p: nn.Parameter | None = None) -> None:
-        """Forget a step that was begun in backward and broken off."""
-        if not self.enabled:
-            return
-        observer = self._observer
-        if (forgotten := self._guard.run(lambda: observer.give_up(p), None, observer.next)) is not None:
-            self._hints.abandoned(forgotten)
 
     def _hint_before_clip(self, found: bool, into: Optimizer | None) -> None:
         if not found:

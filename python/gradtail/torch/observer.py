@@ -2,49 +2,23 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from gradtail.stream import GradientStream
-from gradtail.torch.gradients import Gradients, Mark, is_marked, mark_of
+from gradtail.torch.cadence import Cadence
+from gradtail.torch.gradients import Gradients, Mark, is_marked, mark_of, reading
 from gradtail.torch.losses import Losses
 from gradtail.torch.micro import MicroSteps
 from gradtail.torch.packing import as_int
 from gradtail.torch.parameters import Named
+from gradtail.torch.scalar import Norm, taken
 from gradtail.torch.sharding import is_sharded
+from gradtail.torch.skips import Skipped, Skips
 from gradtail.torch.steplog import StepLog
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A step that changed no parameter, because of a NaN or infinity.
-
-    Attributes
-    ----------
-    step : int
-    reason : str
-        "overflow" of a GradScaler, or "found_inf" handed to the optimizer.
-    name : str or None
-        The first parameter with such a value; None if it lies on another rank or is not watched.
-    index : int or None
-        The first such element, in C order, of the whole parameter.
-    scale : float
-        Of the loss.
-    """
-
-    step: int
-    reason: str
-    name: str | None
-    index: int | None
-    scale: float
 
 
 class Observer:
@@ -53,7 +27,7 @@ class Observer:
     Parameters
     ----------
     parameters : sequence of (name, parameter)
-    every : int
+    cadence : Cadence
     options : mapping
         Settings of the :class:`gradtail.GradientStream`.
 
@@ -61,21 +35,23 @@ class Observer:
     ----------
     last : int or None
         Number of the newest step, observed or left out.
-    known : float or None
-        Norm of the gradients of this rank at the newest step; None if no pass was made over them.
+    known : float, Tensor or None
+        Norm of the gradients of this rank at the newest step; None if no pass was made over them. A tensor
+        where the stream works asynchronously.
     """
 
-    def __init__(self, parameters: Sequence[Named], every: int, options: Mapping[str, Any]) -> None:
+    def __init__(self, parameters: Sequence[Named], cadence: Cadence, options: Mapping[str, Any]) -> None:
         self.stream = GradientStream(**options)
         self.parameters = list(parameters)
         self.gradients = Gradients(parameters)
-        self.every = every
+        self.cadence = cadence
         self.last: int | None = None
-        self.known: float | None = None
+        self.known: Norm | None = None
+        self._asynchronous = False  # whether the stream has given a norm that stays on its device
         self.losses = Losses()
         self.micro = MicroSteps()
         self.when: StepLog[str] = StepLog()  # one entry for each change
-        self.skipped: StepLog[Skipped] = StepLog()
+        self.skips = Skips(self._first_in_stream)
         self.inside: dict[str, Mark] = {}  # observed in backward, and their step is not closed
         self._before: int | None = None  # ``last`` when that step was opened
         rule = options.get("groups")
@@ -87,6 +63,21 @@ class Observer:
 
     def __repr__(self) -> str:
         return f"Observer({len(self.parameters)} parameters, {self.stream.steps} steps)"
+
+    @property
+    def every(self) -> int:
+        """Observed are the steps whose number is a multiple."""
+        return self.cadence.every
+
+    @property
+    def skipped(self) -> StepLog[Skipped]:
+        """The skipped steps; waits for those of which it is not known yet whether they were."""
+        return self.skips.read()
+
+    @property
+    def there(self) -> bool:
+        """Whether norms stay on the device of the gradients, so that nobody waits for them."""
+        return self._asynchronous or self.gradients.device.type == "cuda"
 
     @property
     def elements(self) -> dict[str, int]:
@@ -134,11 +125,12 @@ class Observer:
         """
         number, self.known = self._number(step, again), None
         noted = self._loss if loss is None else self.losses.accept(loss)
+        due = self.cadence.is_due(number)
         if overflow is not None:
             self.skip(number, "overflow", overflow)
             if self.inside and self.stream.last_step == number:
                 self.stream.discard()
-        if overflow is not None or number % self.every:
+        if overflow is not None or not due:
             self._settle(number, None, noted)
             return False
         if self.inside:
@@ -148,8 +140,9 @@ class Observer:
         arrays, places = self.gradients.here(only)
         if arrays:
             self._update(arrays, number, places)
-        self._settle(number, self._newest_norm(number), noted)
-        self.micro.close(number, self.known or 0.0, self.gradients.present())
+        norm = self._newest_norm(number)
+        self._settle(number, norm, noted)
+        self.micro.close(number, norm, self.gradients.present())
         self._tag(number, when)
         return True
 
@@ -199,7 +192,7 @@ class Observer:
                 return
             number = self._number(step)
             arrays, places = self.gradients.one(name, p)
-            if arrays and number % self.every == 0:
+            if arrays and self.cadence.is_due(number):
                 self._update(arrays, number, places)
             if not self.inside:
                 self._before, self.last, self.known = self.last, number, None
@@ -241,22 +234,35 @@ class Observer:
 
     def sketch_micro(self, scale: float, step: int | None) -> None:
         """Note the gradients accumulated so far, which are ``scale`` times too large."""
-        if (self.next if step is None else step) % self.every:
+        if not self.cadence.is_due(self.next if step is None else step):
             return
         arrays, places = self.gradients.here()
         if not arrays:
             return
-        sketch = _read(arrays, lambda: self.stream.sketch(arrays, places))
+        sketch = reading(arrays, lambda: self.stream.sketch(arrays, places))
         self.micro.follow(self.gradients.present())
         self.micro.add(sketch / scale)
 
     def skip(self, step: int, reason: str, scale: float = 1.0) -> None:
         """Note a step that changed nothing, and where the value lies that spoilt it."""
-        if self.skipped.steps and self.skipped.steps[-1] == step:
+        if self.skips.newest == step:
             return
         name, index = self.gradients.first_nonfinite() or (None, None)
-        self.skipped.add(step, Skipped(step, reason, name, index, scale))
+        self.skips.add(Skipped(step, reason, name, index, scale))
         self.micro.drop()
+
+    def skip_if(self, bad: bool | Tensor, step: int) -> None:
+        """Note a step that changed nothing if its norm was ``bad``, which may be known later."""
+        if not isinstance(bad, Tensor):
+            if bad:
+                self.skip(step, "found_inf")
+        elif self.skips.newest != step:
+            self.skips.wait(step, bad)
+
+    def _first_in_stream(self, step: int) -> tuple[str, int] | None:
+        """Name and index of the first non-finite value of a step, if it is the first of the run too."""
+        first = self.stream.first_nonfinite
+        return None if first is None or first.step != step else (first.name, first.index)
 
     @property
     def unobserved(self) -> dict[str, int]:
@@ -278,7 +284,7 @@ class Observer:
         self.last = None if self.last is None else min(self.last, step)
         self.known = self._loss = self._with_loss = None
         self.inside.clear()
-        for log in (self.losses.log, self.when, self.skipped, self.micro):
+        for log in (self.losses.log, self.when, self.skips, self.micro, self.cadence):
             log.cut(step)
         return kept
 
@@ -290,12 +296,13 @@ class Observer:
             "last": self.last,
             "losses": self.losses.log.state_dict(float),
             "when": self.when.state_dict(),
-            "skipped": self.skipped.state_dict(asdict),
+            "skipped": self.skips.state_dict(),
             "micro": self.micro.state_dict(),
+            "cadence": self.cadence.state_dict(),
         }
 
     parts = ("stream", "parameters", "last", "losses", "when", "skipped", "micro")
-    """Keys of :meth:`state_dict`."""
+    """Keys of :meth:`state_dict` that every state has."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what another observed; nothing changes if any part of it is refused."""
@@ -305,12 +312,14 @@ class Observer:
         )
         last = None if state["last"] is None else as_int(state["last"])
         losses, when, micro = Losses(), StepLog[str](), MicroSteps()
-        skipped: StepLog[Skipped] = StepLog()
+        skips, cadence = Skips(self._first_in_stream), Cadence(self.cadence.base, self.cadence.bound)
         losses.log.load_state_dict(state["losses"], float)
         when.load_state_dict(state["when"], str)
-        skipped.load_state_dict(state["skipped"], lambda entry: Skipped(**entry))
+        skips.load_state_dict(state["skipped"])
         micro.load_state_dict(state["micro"])
-        self.stream, self.losses, self.when, self.skipped, self.micro = stream, losses, when, skipped, micro
+        cadence.load_state_dict(state.get("cadence"))
+        self.stream, self.losses, self.when, self.micro = stream, losses, when, micro
+        self.skips, self.cadence = skips, cadence
         self.last, self.known, self._loss, self._with_loss = last, None, None, None
         self.inside.clear()
 
@@ -320,7 +329,7 @@ class Observer:
             return self.last
         return self.next if step is None else step
 
-    def _settle(self, number: int, known: float | None, loss: Tensor | float | None) -> None:
+    def _settle(self, number: int, known: Norm | None, loss: Tensor | float | None) -> None:
         """Use up the number of a step, and the loss that was given for it."""
         self.last, self.known, self._loss = number, known, None
         self.inside.clear()
@@ -329,21 +338,24 @@ class Observer:
 
     def _update(self, arrays: dict[str, Tensor], number: int, places: Any) -> None:
         if places is None:
-            _read(arrays, lambda: self.stream.update(arrays, number))
+            reading(arrays, lambda: self.stream.update(arrays, number))
         else:
-            _read(arrays, lambda: self.stream.update(arrays, number, places=places))
+            reading(arrays, lambda: self.stream.update(arrays, number, places=places))
 
-    def _newest_norm(self, number: int) -> float:
+    def _newest_norm(self, number: int) -> Norm:
         stream = self.stream
         if stream.last_step != number:  # there was no gradient
             return 0.0
-        if not stream.nonfinite():
-            return stream.norm()
-        return math.nan if stream.summary(steps="newest").nan else math.inf
+        there = getattr(stream, "device_norm", None)
+        if there is not None and (found := there()) is not None:
+            self._asynchronous = True
+            return taken(found)
+        newest = stream.wait()
+        return 0.0 if newest is None else newest.norm
 
     def _add_loss(self, number: int, loss: Tensor | float) -> None:
         self._with_loss = number
-        if number % self.every == 0:
+        if self.cadence.is_due(number):
             self.losses.add(number, loss)
 
     def _check_same(self, theirs: Mapping[str, int]) -> None:
@@ -363,20 +375,3 @@ class Observer:
     def _tag(self, step: int, when: str) -> None:
         if self.when.newest() != when:
             self.when.add(step, when)
-
-
-def _read(gradients: Mapping[str, Tensor], read: Callable[[], T]) -> T:
-    """Have gradients read; of one that cannot be, say whose it is and how to leave it out."""
-    try:
-        return read()
-    except TypeError as error:
-        odd = [name for name, g in gradients.items() if g.layout != torch.strided or g.is_complex()]
-        if not odd:
-            raise
-        first = gradients[odd[0]]
-        what = f"layout {first.layout}" if first.layout != torch.strided else f"dtype {first.dtype}"
-        others = f" ({len(odd) - 1} more like it)" if len(odd) > 1 else ""
-        raise TypeError(
-            f"{odd[0]}: expected a dense real gradient, got {what}{others}; to watch the rest, leave it out: "
-            f"params=lambda name, p: name not in {odd}"
-        ) from error

@@ -71,6 +71,19 @@ class Stopwatch:
         self._total += self._inside[-1]
         self._calls += 1
 
+    @property
+    def newest(self) -> tuple[float, float]:
+        """When the newest call began, by the clock, and the seconds that it took."""
+        assert self._entered is not None
+        return self._entered, self._inside[-1]
+
+    def add(self, extra_seconds: float) -> None:
+        """Count time of the device as part of the next call.
+
+        Of passes that ended since the call before: nobody waits for the one that has just begun.
+        """
+        self._before += extra_seconds
+
     @contextmanager
     def part(self) -> Iterator[None]:
         """Time a block that belongs to the next call."""

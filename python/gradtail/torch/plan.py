@@ -58,11 +58,14 @@ class Plan:
         Memory of the monitor: of now, or before the first observation what is expected.
     expected : bool
         Whether nothing has been observed yet.
+    cadence : str
+        Which steps are observed, if not simply every one.
     """
 
     rows: tuple[PlanRow, ...]
     nbytes: int
     expected: bool
+    cadence: str = ""
 
     def __repr__(self) -> str:
         return str(self)
@@ -75,7 +78,8 @@ class Plan:
         groups = len({row.group for row in self.rows} - {NONE})
         word = "expected" if self.expected else "of state"
         bytes_ = f", {format_bytes(self.nbytes)} {word}" if self.nbytes else ""
-        return "\n".join([*lines, f"{len(self.rows)} parameters in {groups} groups{bytes_}"])
+        cadence = f", {self.cadence}" if self.cadence else ""
+        return "\n".join([*lines, f"{len(self.rows)} parameters in {groups} groups{bytes_}{cadence}"])
 
 
 def plan_of(observer: Observer, *, when: str, scaled: bool) -> Plan:
@@ -101,7 +105,8 @@ def plan_of(observer: Observer, *, when: str, scaled: bool) -> Plan:
                 state_bytes=share,
             )
         )
-    return Plan(tuple(rows), nbytes, not observer.stream.steps)
+    cadence = "" if observer.cadence.is_plain else str(observer.cadence)
+    return Plan(tuple(rows), nbytes, not observer.stream.steps, cadence)
 
 
 def _groups(observer: Observer) -> tuple[dict[str, str], int]:

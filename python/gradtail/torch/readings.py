@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from torch import Tensor
 
 from gradtail.estimators.clip import ClipSuggestion
@@ -16,16 +14,18 @@ from gradtail.states.coordinate_moments import CoordinateMoments
 from gradtail.states.record_log import RecordLog
 from gradtail.states.summary import Summary
 from gradtail.states.track_ring import Tracks
-from gradtail.stream import GradientStream
+from gradtail.stream import GradientStream, Latest
 from gradtail.torch.attach import Attachment
 from gradtail.torch.clip import Clip
 from gradtail.torch.guard import Guard
 from gradtail.torch.micro import MicroSteps
-from gradtail.torch.observer import Observer, Skipped
+from gradtail.torch.observer import Observer
 from gradtail.torch.overhead import Overhead, Stopwatch
 from gradtail.torch.plan import Plan, plan_of
+from gradtail.torch.scalar import Norm, as_flag, as_scalar, is_bad
 from gradtail.torch.scalars import scalars_of
 from gradtail.torch.scaling import Scaling
+from gradtail.torch.skips import Skipped
 
 if TYPE_CHECKING:
     from gradtail.report import Report
@@ -38,7 +38,7 @@ class Readings:
     _guard: Guard
     _clip: Clip
     _stopwatch: Stopwatch
-    _norm: Tensor | None
+    _norm: Norm | None
     _attached: list[Attachment]
     _scaling: Scaling | None
 
@@ -46,7 +46,7 @@ class Readings:
         observer = self._observer
         steps = observer.stream.steps
         seen = f"{steps} steps observed, newest {observer.stream.last_step}" if steps else "nothing observed"
-        cadence = "" if observer.every == 1 else f", every={observer.every}"
+        cadence = "" if observer.cadence.is_plain else f", {observer.cadence}"
         state = "" if self.enabled else ", off"
         return f"Monitor({len(observer.parameters)} parameters, {seen}{cadence}{state})"
 
@@ -70,7 +70,8 @@ class Readings:
         Returns
         -------
         Tensor
-            0-dim, float64: NaN or infinite if any value was.
+            0-dim, float64: NaN or infinite if any value was. Of gradients on a GPU it is there too, and
+            asking does not wait for it.
 
         Raises
         ------
@@ -82,9 +83,9 @@ class Readings:
         Of a monitor that is switched off, and of a step that :meth:`step` left out, it is the norm
         of the gradients as they are now, which takes a pass of its own.
         """
-        return self._newest_norm("grad_norm")
+        return as_scalar(self._newest_norm("grad_norm"))
 
-    def _newest_norm(self, asked: str) -> Tensor:
+    def _newest_norm(self, asked: str) -> Norm:
         if self._norm is not None:
             return self._norm
         if self.enabled and self._observer.last is None:
@@ -94,6 +95,23 @@ class Readings:
         if known is not None:
             self._norm = norm
         return norm
+
+    def latest(self) -> Latest | None:
+        """Return number, norm and non-finite values of the newest step that is finished; never waits.
+
+        Where gradients are on a GPU, it may lag behind the loop by a few steps. Of sharded gradients it is
+        what this rank holds.
+
+        Returns
+        -------
+        Latest or None
+            None before the first.
+        """
+        return self.stream.latest()
+
+    def wait(self) -> Latest | None:
+        """Return what :meth:`latest` does of the newest observed step, having waited for it."""
+        return self.stream.wait()
 
     @property
     def found_inf(self) -> Tensor:
@@ -107,10 +125,10 @@ class Readings:
         RuntimeError
             Nothing has been observed yet.
         """
-        bad = not math.isfinite(self._newest_norm("found_inf"))
-        if bad and self.enabled and (step := self._observer.last) is not None:
-            self._guard.run(lambda: self._observer.skip(step, "found_inf"), None, step)
-        return torch.full((), float(bad), dtype=torch.float32, device=self._observer.gradients.device)
+        bad = is_bad(self._newest_norm("found_inf"))
+        if self.enabled and (step := self._observer.last) is not None:
+            self._guard.run(lambda: self._observer.skip_if(bad, step), None, step)
+        return as_flag(bad, self._observer.gradients.device)
 
     def summary(self, group: str | None = None, steps: Literal["all", "newest"] = "all") -> Summary:
         """Return the summary of a parameter, a module (any dotted prefix), or everything.
@@ -167,6 +185,9 @@ class Readings:
         :attr:`found_inf`. An optimizer that steps all the same is not listed here, nor is an overflow where a
         hook observes (``when="optimizer"``) and the scaler does not call the optimizer. Of more than 4096
         steps some are left out.
+
+        Of gradients on a GPU, which steps were bad is read now, and waited for. Where the value lay is then
+        known only of the first step of the run that has one.
         """
         return list(self._observer.skipped.values)
 
@@ -196,7 +217,7 @@ class Readings:
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
             raise ValueError(f"limit: expected a positive int, got {limit!r}")
         known = self._norm is not None or not self._observer.gradients.sharded
-        norm = float(self.grad_norm()) if known and self._observer.known is not None else None
+        norm = float(self._newest_norm("scalars")) if known and self._observer.known is not None else None
         return scalars_of(
             self._observer, norm=norm, clip=self._clip.counts, overhead=self.overhead, limit=limit
         )
@@ -231,5 +252,5 @@ class Readings:
             settings=settings or {},
         )
 
-    def _joint_norm(self, known: float | None) -> Tensor:
-        return torch.tensor(self._observer.gradients.norm(known), dtype=torch.float64)
+    def _joint_norm(self, known: Norm | None) -> Norm:
+        return self._observer.gradients.norm(known, there=self._observer.there)

@@ -37,6 +37,8 @@ def report_of(
         "clipped": clip.clipped,
         "left_unclipped_nonfinite": clip.nonfinite,
     }
+    if observer.cadence.bound is not None:
+        own["max_overhead"] = observer.cadence.bound
     if len(observer.when):
         own["when"] = ", ".join(dict.fromkeys(observer.when.values))
     return Report.from_stream(
@@ -53,7 +55,8 @@ def report_of(
 def _notes(observer: Observer, off: str | None) -> list[str]:
     steps = observer.stream.steps
     notes = [] if off is None else [off]
-    if off is None and not steps and not len(observer.skipped):
+    skipped = observer.skips.total
+    if off is None and not steps and not skipped:
         if not any(p.requires_grad for _, p in observer.parameters):
             notes.append("no watched parameter requires a gradient, so there was nothing to observe")
         elif observer.last is not None:
@@ -64,10 +67,11 @@ def _notes(observer: Observer, off: str | None) -> list[str]:
     notes += missing[:MOST_NOTES]
     if len(missing) > MOST_NOTES:
         notes.append(f"{len(missing) - MOST_NOTES} more parameters had no gradient in some steps")
-    if skipped := observer.skipped.total:
-        newest = observer.skipped.values[-1]
-        where = "" if newest.name is None else f", in {newest.name}[{newest.index}]"
-        notes.append(f"{skipped} steps skipped for a NaN or infinity, the newest {newest.step}{where}")
+    if skipped:
+        newest = observer.skipped.newest()
+        where = "" if newest is None or newest.name is None else f", in {newest.name}[{newest.index}]"
+        which = "" if newest is None else f", the newest {newest.step}{where}"
+        notes.append(f"{skipped} steps skipped for a NaN or infinity{which}")
     if records := observer.micro.records[-NEWEST:]:
         batches = sorted({record.batches for record in records})
         many = f"{batches[0]}" if len(batches) == 1 else f"{batches[0]} to {batches[-1]}"
@@ -79,6 +83,8 @@ def _notes(observer: Observer, off: str | None) -> list[str]:
             f"micro-steps: {many} micro-batches a step; over the newest {len(records)} steps with a record "
             f"the mean squared norm is {means[0]:.3g} of an increment, {means[1]:.3g} of their sum (sketched)"
         )
+    if (told := observer.cadence.told) is not None:
+        notes.append(told)
     if observer.gradients.sharded:
         notes.append("gradients are sharded, and these are the numbers of one rank: merge the streams of all")
     return notes

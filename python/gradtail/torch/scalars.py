@@ -35,7 +35,7 @@ def scalars_of(
         found[f"grad/{where}zeros"] = newest.zeros / newest.count if newest.count else math.nan
         found[f"grad/{where}nonfinite"] = float(stream.nonfinite())
         found["monitor/unobserved"] = float(len(observer.unobserved))
-    found["monitor/skipped"] = float(observer.skipped.total)
+    found["monitor/skipped"] = float(observer.skips.total)
     if not math.isnan(overhead.share):
         found["monitor/overhead"] = overhead.share
     room = limit - len(found)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch.optim import Optimizer
+
+from gradtail.torch.scalar import moved
 
 
 class Scaling:
@@ -47,7 +50,7 @@ class Scaling:
         """
         if not self._scaler.is_enabled():
             return None
-        overflow = False
+        flags: list[Any] = []
         for optimizer in self._optimizers if only is None else [only]:
             if not any(p.grad is not None for group in optimizer.param_groups for p in group["params"]):
                 continue
@@ -59,8 +62,19 @@ class Scaling:
             # Private, but the only place where the scaler keeps what it found; without it an overflow
             # is a step like any other with non-finite values.
             if (found := getattr(self._scaler, "_found_inf_per_device", None)) is not None:
-                overflow |= any(float(flag) > 0 for flag in found(optimizer).values())
-        return self.scale if overflow else None
+                flags += found(optimizer).values()
+        return self.scale if _any(flags) else None
+
+
+def _any(flags: list[Any]) -> bool:
+    """Whether any flag is set, in one read of all.
+
+    An overflow is not observed, so this must be known now. It is a wait that ``scaler.step`` would make.
+    """
+    if not flags:
+        return False
+    home = flags[0].device
+    return float(flags[0] if len(flags) == 1 else torch.stack([moved(f, home) for f in flags]).max()) > 0
 
 
 def unscale_within(scaling: Scaling | None, optimizer: Optimizer) -> float | None:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gradtail.torch.scalar import moved
+
 DTensor: Any
 try:
     from torch.distributed.tensor import DTensor
@@ -103,7 +105,10 @@ def sum_over(mesh: Any, value: float) -> float:
     return float(total)
 
 
-def norm_by_torch(tensors: Sequence[Any]) -> float:
-    """Return the joint norm of DTensors of any placements, as torch finds it; collective."""
-    norms = [torch.linalg.vector_norm(t).full_tensor() for t in tensors]
-    return float(torch.stack([n.double().cpu() for n in norms]).norm()) if norms else 0.0
+def norm_by_torch(tensors: Sequence[Any], home: torch.device) -> Tensor:
+    """Return the joint norm of DTensors of any placements, as torch finds it, on a device; collective."""
+    norms: list[Tensor] = [torch.linalg.vector_norm(t).full_tensor().double() for t in tensors]
+    if not norms:
+        return torch.zeros((), dtype=torch.float64, device=home)
+    joint: Tensor = torch.linalg.vector_norm(torch.stack([moved(n, home) for n in norms]))
+    return joint

@@ -52,8 +52,16 @@ class StepLog(Generic[V]):
         """
         return self._counts[-1] if self._counts else 0
 
-    def add(self, step: int, value: V) -> None:
-        """Append; what the newest step holds already is replaced."""
+    def add(self, step: int, value: V, *, missed: int = 0) -> None:
+        """Append; what the newest step holds already is replaced.
+
+        Parameters
+        ----------
+        step : int
+        value : object
+        missed : int
+            Steps between the newest one and this that are counted and not kept.
+        """
         if self.steps and self.steps[-1] == step:
             self.values[-1] = value
             return
@@ -62,7 +70,7 @@ class StepLog(Generic[V]):
             del self.steps[1::2], self.values[1::2], self._counts[1::2]
         self.steps.append(step)
         self.values.append(value)
-        self._counts.append(total + 1)
+        self._counts.append(total + missed + 1)
 
     def newest(self) -> V | None:
         """Return the newest value; None if there is none."""

@@ -1,0 +1,115 @@
+// Power sums of the values that one thread takes: short sums in float32, long ones in double, both of x / 2^e with an
+// exponent of the thread's own, so that neither 1e-30 nor 1e+30 leaves the range of a fourth power.
+#pragma once
+
+#include <cfloat>
+
+#include "../core/element.hpp"
+#include "../core/moments.hpp"
+#include "device.hpp"
+#include "group.cuh"
+
+namespace gradtail::cuda {
+
+// 2^e for e from -126 to 127.
+GRADTAIL_DEVICE float float_power_of_two(int e) { return float_of(static_cast<std::uint32_t>(127 + e) << 23); }
+
+// e with 2^(e-1) <= x < 2^e for float x > 0, at least -126; one too large at most for subnormals.
+GRADTAIL_DEVICE int float_exponent(float x) {
+  const int field = static_cast<int>(bits_of(x) >> 23);
+  return field < 1 ? -126 : field - 126;
+}
+
+constexpr int kHeadroom = 20;  // doublings that a value may exceed the scale by, before a new one is taken
+
+// The long sums of all threads of a team, in shared memory: registers are scarce, and these are seldom touched.
+template <int kLanes>
+struct Totals {
+  double sum[4][kLanes];
+};
+
+// Of float32, float16 and bfloat16.
+template <int kLanes>
+struct NarrowSums {
+  float part[4] = {};   // of up to 8 groups
+  float inverse = 0;    // 2^-exponent
+  float limit = 0;      // the largest magnitude that goes with this exponent
+  float max_abs = 0;
+  int exponent = -126;
+
+  GRADTAIL_DEVICE bool fits(float magnitude) const { return magnitude <= limit; }
+
+  // Take a scale that goes with a finite magnitude beyond the limit.
+  GRADTAIL_DEVICE void rescale(Totals<kLanes>& totals, float magnitude) {
+    move(totals);
+    const int fitting = float_exponent(magnitude), now = fitting > 126 ? 126 : fitting;
+    for (int p = 1; p <= 4; ++p) totals.sum[p - 1][threadIdx.x] *= power_of_two(p * (exponent - now));
+    exponent = now;
+    inverse = float_power_of_two(-now);
+    limit = now + kHeadroom > 127 ? FLT_MAX : float_power_of_two(now + kHeadroom);
+  }
+
+  // A group, `sum` being that of its values. Sums of 8, then of 8 such: 16 roundings at most, which keep within 1e-6.
+  GRADTAIL_DEVICE void add(const float (&x)[8], float sum) {
+    float second = 0, third = 0, fourth = 0;
+    GRADTAIL_UNROLL
+    for (int l = 0; l < 8; ++l) {
+      const float y = x[l] * inverse, q = y * y;
+      second += q;
+      third = fmaf(q, y, third);
+      fourth = fmaf(q, q, fourth);
+    }
+    part[0] = fmaf(sum, inverse, part[0]);
+    part[1] += second;
+    part[2] += third;
+    part[3] += fourth;
+  }
+
+  // Move the short sums to the long ones, after 8 groups at most.
+  GRADTAIL_DEVICE void move(Totals<kLanes>& totals) {
+    GRADTAIL_UNROLL
+    for (int p = 0; p < 4; ++p) {
+      totals.sum[p][threadIdx.x] += static_cast<double>(part[p]);
+      part[p] = 0;
+    }
+  }
+};
+
+// Of any dtype, float64 among them: everything in double.
+template <int kLanes>
+struct WideSums {
+  double part[4] = {};
+  double limit = 0;
+  double max_abs = 0;
+  int exponent = -1022;
+
+  GRADTAIL_DEVICE bool fits(double magnitude) const { return magnitude <= limit; }
+
+  GRADTAIL_DEVICE void rescale(Totals<kLanes>& totals, double magnitude) {
+    move(totals);
+    const int now = exponent_of(magnitude);
+    for (int p = 1; p <= 4; ++p) totals.sum[p - 1][threadIdx.x] *= power_of_two(p * (exponent - now));
+    exponent = now;
+    limit = ldexp(1.0, now + kHeadroom > 1023 ? 1023 : now + kHeadroom);
+    if (now + kHeadroom > 1023) limit = DBL_MAX;
+  }
+
+  GRADTAIL_DEVICE void add(const double (&x)[8], double) {
+    for (int l = 0; l < 8; ++l) {
+      const double y = ldexp(x[l], -exponent), q = y * y;
+      part[0] += y;
+      part[1] += q;
+      part[2] += q * y;
+      part[3] += q * q;
+    }
+  }
+
+  GRADTAIL_DEVICE void move(Totals<kLanes>& totals) {
+    for (int p = 0; p < 4; ++p) {
+      totals.sum[p][threadIdx.x] += part[p];
+      part[p] = 0;
+    }
+  }
+};
+
+}  // namespace gradtail::cuda

@@ -1,0 +1,112 @@
+"""The engine of the native extension: states in the memory of a CUDA device, updates that are only enqueued.
+
+A stream has an engine on the device where its arrays lie (:mod:`gradtail.stream.on_device`). The functions
+here are for a single summary or sketch: they make an engine, let it work once, and wait.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gradtail import dlpack
+from gradtail import native as extension
+from gradtail.backends.device import CONTROL, TRACK
+from gradtail.buffers import Views
+from gradtail.states.outputs import Outputs
+from gradtail.states.table import RECORD, SummaryTable, bins_for, merge_records
+
+name = "cuda"
+
+MOST_NARROW = 2**32 - 1
+"""Values of one row and step that counters of 32 bits hold."""
+
+
+def takes(views: Views) -> bool:
+    """Whether these arrays lie on a CUDA device that the extension reads."""
+    return bool(len(views)) and extension.engine is not None and is_cuda(int(views.table["device"][0]))
+
+
+def is_cuda(device: int) -> bool:
+    """Whether a DLPack device type is CUDA's."""
+    return device in dlpack.CUDA_DEVICES
+
+
+def current_stream(views: Views) -> int:
+    """Return the raw stream on which the caller's framework enqueues its work now."""
+    device, owner = int(views.table["device_id"][0]), views.owners[0]
+    torch, cupy = sys.modules.get("torch"), sys.modules.get("cupy")
+    if torch is not None and isinstance(owner, torch.Tensor):
+        return int(torch.cuda.current_stream(device).cuda_stream)
+    if cupy is not None and isinstance(owner, cupy.ndarray):
+        with cupy.cuda.Device(device):
+            return int(cupy.cuda.get_current_stream().ptr)
+    return 0  # the legacy default stream, which waits for all others
+
+
+def wide(views: Views, rows: int) -> bool:
+    """Whether a row has more values than counters of 32 bits can hold."""
+    sizes = np.bincount(views.table["row"], views.table["size"].astype(np.float64), max(rows, 1))
+    return bool(sizes.max(initial=0) > MOST_NARROW)
+
+
+def newest_table(
+    engine: Any, control: npt.NDArray[np.void], rows: int, bits: int, wide: bool
+) -> SummaryTable:
+    """Read the summaries of an engine's newest step."""
+    parity = int(control["parity"][0])
+    counts = engine.read(f"newest_counts{parity}").view(np.uint64 if wide else np.uint32)
+    return SummaryTable(
+        engine.read(f"newest_records{parity}").view(RECORD),
+        counts.astype(np.uint64).reshape(rows, bins_for(bits)),
+        bits,
+    )
+
+
+def summarize(views: Views, table: SummaryTable) -> None:
+    """Add every view to its row of ``table``; waits for the device."""
+    assert extension.engine is not None
+    rows, wide_counts = len(table.records), wide(views, len(table.records))
+    engine = extension.engine.Engine(
+        device=int(views.table["device_id"][0]), rows=rows, bits=table.bits, wide_counts=wide_counts
+    )
+    ordered = _in_order(views)
+    found = _once(engine, ordered, views)
+    own = newest_table(engine, found, rows, table.bits, wide_counts)
+    table.counts[...] += own.counts
+    merge_records(table.records, own.records)
+
+
+def observe(views: Views, table: SummaryTable, out: Outputs) -> None:
+    """Streams do not come here; see :mod:`gradtail.stream.on_device`."""
+    raise NotImplementedError("observe: expected host arrays, got some on a CUDA device")
+
+
+def sketch(views: Views, out: npt.NDArray[np.float64]) -> None:
+    """Add the sketch of every view to ``out``, of shape (r,); waits for the device."""
+    assert extension.engine is not None
+    engine = extension.engine.Engine(
+        device=int(views.table["device_id"][0]), rows=1, bits=4, buckets=out.size, wide_counts=True
+    )
+    ordered = views.table.copy()
+    ordered["row"] = 0
+    _once(engine, ordered, views)
+    out += engine.read("sketch").view(np.float64)
+
+
+def _once(engine: Any, table: npt.NDArray[np.void], views: Views) -> npt.NDArray[np.void]:
+    stream = current_stream(views)
+    plan = engine.prepare(table, np.zeros(0, TRACK), None)
+    engine.update(plan, table, 0, True, False, False, stream)
+    engine.wait(stream)
+    control: npt.NDArray[np.void] = engine.read("control").view(CONTROL)
+    return control
+
+
+def _in_order(views: Views) -> npt.NDArray[np.void]:
+    """Return the table by rising rows, as the engine wants it."""
+    ordered: npt.NDArray[np.void] = views.table[np.argsort(views.table["row"], kind="stable")]
+    return ordered
