@@ -11,10 +11,17 @@ import values
 from producers import BFLOAT, FLOAT, Delegate, Handmade
 
 from gradtail import Summary, summarize
+from gradtail import native as extension
 from gradtail.buffers import VIEW, views_of
 
 RNG = np.random.default_rng(0)
 A = RNG.standard_normal((6, 5, 4, 3)).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def build_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refusals of devices are those of a build that reads host memory only."""
+    monkeypatch.setattr(extension, "engine", None)
 
 
 def address(x):

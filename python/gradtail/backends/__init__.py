@@ -2,7 +2,8 @@
 
 A backend is chosen by name when a summary or stream is made, and where the arrays lie is known when
 they come. So the name says who reads host memory, and a :class:`Front` before each backend hands
-arrays in device memory to whoever reads them there (:func:`gradtail.buffers.device_route`): today
+arrays in device memory to whoever reads them there (:func:`gradtail.buffers.device_route`):
+:mod:`gradtail.backends.cuda` where the extension was built for CUDA, else
 :mod:`gradtail.backends.namespace`, for CuPy arrays. ``backend="cupy"`` is that module by name; it reads
 arrays in host memory too, through NumPy.
 """
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradtail import native as extension
-from gradtail.backends import namespace
+from gradtail.backends import cuda, namespace
 from gradtail.backends import numpy as specification
 from gradtail.buffers import Views, device_route
 from gradtail.states.outputs import Outputs
@@ -40,9 +41,13 @@ class Front(ModuleType):
 
     def _reader(self, views: Views) -> ModuleType:
         # Views that come together lie on one device: the first speaks for all.
-        if len(views) and device_route(int(views.table["device"][0]), views.owners) == "namespace":
+        if not len(views):
+            return self._host
+        device = int(views.table["device"][0])
+        route = device_route(device, views.owners)
+        if route == "namespace":
             return namespace
-        return self._host
+        return cuda if route == "native" and cuda.is_cuda(device) else self._host
 
     def summarize(self, views: Views, table: SummaryTable) -> None:
         """Add every view to its row of ``table``, reading each value once."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gradtail import dlpack
+from gradtail import buffers, dlpack
 from gradtail import native as extension
 from gradtail.backends.device import CONTROL, TRACK
 from gradtail.buffers import Views
@@ -27,7 +27,8 @@ MOST_NARROW = 2**32 - 1
 
 def takes(views: Views) -> bool:
     """Whether these arrays lie on a CUDA device that the extension reads."""
-    return bool(len(views)) and extension.engine is not None and is_cuda(int(views.table["device"][0]))
+    device = int(views.table["device"][0]) if len(views) else dlpack.CPU
+    return is_cuda(device) and buffers.native_reads(device)
 
 
 def is_cuda(device: int) -> bool:

@@ -19,7 +19,7 @@ DEVICE_PIECE = np.dtype(
         ("unused", np.int32),
     ]
 )
-"""CoordinateMoments of one view; :data:`gradtail.states.coordinates.PIECE` with the exponent on the device."""
+"""CoordinateMoments of one view: :data:`gradtail.states.coordinates.PIECE`, its exponent on the device."""
 
 UNSCALED = np.iinfo(np.int32).min
 """Exponent of a piece that has seen no value but zeros."""

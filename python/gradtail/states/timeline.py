@@ -94,7 +94,7 @@ class Timeline:
         return closed
 
     def add_block(self, first: int, last: int, table: SummaryTable) -> bool:
-        """Add the summaries of steps ``first`` to ``last``, all later than the others; True if it closed a block.
+        """Add the summaries of the steps ``first`` to ``last``, later than all others; True if one closed.
 
         They share a block; if they do not at this pace, the pace slows down until they do.
         """

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gradtail.dlpack import CPU, HOST_DEVICES
 from gradtail.buffers import DTYPES, VIEW, Views, layout_signature, views_of
+from gradtail.dlpack import CPU, HOST_DEVICES
 from gradtail.states.coordinate_moments import LivePiece
 from gradtail.states.ledger import Pieces
 from gradtail.states.outputs import Outputs
@@ -40,8 +40,8 @@ def home_of(views: Views) -> tuple[int, int]:
     return (CPU, 0) if device in HOST_DEVICES else (device, int(views.table["device_id"][0]))
 
 
-def describe(arrays: Mapping[str, Any], places: Places | None) -> tuple[dict[str, Known], tuple[int, int]]:
-    """Check arrays and places, and say what each is and where they lie.
+def describe(arrays: Mapping[str, Any], places: Places | None) -> tuple[dict[str, Known], Views]:
+    """Check arrays and places, and say what each is and where its memory lies.
 
     Raises
     ------
@@ -71,7 +71,7 @@ def describe(arrays: Mapping[str, Any], places: Places | None) -> tuple[dict[str
         if not place.is_whole and place.size and not in_order:
             raise ValueError(f"arrays[{name!r}]: expected a block of a larger whole in C order, got {words}")
         known[name] = Known(place, layout, words, name in places)
-    return known, home_of(views)
+    return known, views
 
 
 class Arrangement:

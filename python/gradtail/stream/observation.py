@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gradtail import native as extension
-from gradtail.backends.cuda import is_cuda
+from gradtail.backends.cuda import takes
 from gradtail.buffers import Views
 from gradtail.dlpack import device_name
 from gradtail.states.hashing import tensor_key
@@ -32,11 +31,11 @@ def observe(state: State, arrays: Mapping[str, Any], step: int | None, places: P
     step = _checked_step(state, step)
     arrangement = _remembered(state, arrays, places)
     if arrangement is None:
-        known, home = describe(arrays, places)
+        known, views = describe(arrays, places)
         _check_known(state, known)
-        _check_home(state, home)
+        _check_home(state, home_of(views))
         _check_counted(state, tuple((name, own.place) for name, own in known.items()), step)
-        arrangement = _arrange(state, known, home)
+        arrangement = _arrange(state, known, home_of(views), takes(views))
     else:
         _check_counted(state, arrangement.pieces, step)
     views = arrangement.views(arrays)
@@ -136,14 +135,15 @@ def _check_home(state: State, home: tuple[int, int]) -> None:
     """Refuse arrays that lie elsewhere than those before."""
     if state.home is not None and home != state.home:
         raise ValueError(
-            f"arrays: expected arrays on {device_name(*state.home)} as before, got some on {device_name(*home)}; "
-            "make a stream for each device and merge them"
+            f"arrays: expected arrays on {device_name(*state.home)} as before, got some on "
+            f"{device_name(*home)}; make a stream for each device and merge them"
         )
 
 
-def _arrange(state: State, known: Mapping[str, Known], home: tuple[int, int]) -> Arrangement:
+def _arrange(
+    state: State, known: Mapping[str, Known], home: tuple[int, int], on_device: bool
+) -> Arrangement:
     """Make room for what is new, and an arrangement."""
-    on_device = is_cuda(home[0]) and extension.engine is not None
     new = {name: own.place.elements for name, own in known.items() if name not in state.elements}
     if state.plan is None:
         state.begin(new, on_device)

@@ -1,8 +1,9 @@
-"""The part of a stream that lies on a CUDA device: updates are enqueued there, and moved here when somebody reads.
+"""The part of a stream that lies on a CUDA device: updates are enqueued, and moved here when somebody reads.
 
-On the device are the steps that nobody has asked about yet: their summaries, added up in the block of steps that is
-open and in the newest step, and rings of their sketches, tracks and norms. :meth:`DeviceSide.settle` waits for them,
-adds them to the states on the host, and empties the device. So merging, saving and estimating know nothing of it.
+On the device are the steps that nobody has asked about yet: their summaries, added up in the block of steps
+that is open and in the newest step, and rings of their sketches, tracks and norms. :meth:`DeviceSide.settle`
+waits for them, adds them to the states on the host, and empties the device. So merging, saving and estimating
+know nothing of it.
 """
 
 from __future__ import annotations
@@ -231,8 +232,8 @@ class DeviceSide:
         state, settings = self._state, self._state.settings
         if self.is_captured:
             raise RuntimeError(
-                "arrays: expected those of the steps before, for a CUDA graph holds their memory, got new ones; "
-                "update once with all arrays before capturing"
+                "arrays: expected those of the steps before, for a CUDA graph holds their memory, got new "
+                "ones; update once with all arrays before capturing"
             )
         self.settle()
         expected = len(state.expected_groups())

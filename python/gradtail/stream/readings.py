@@ -141,7 +141,7 @@ class Readings:
         return self.latest()
 
     def device_norm(self) -> DeviceNorm | None:
-        """Return the norm of the newest step where the device keeps it, for frameworks to read in stream order.
+        """Return the norm of the newest step where the device keeps it, to be read in the order of streams.
 
         Returns
         -------
