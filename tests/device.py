@@ -21,8 +21,8 @@ SMALLEST = 2.0**-133  # sketches are added up in float32 after division by 2^16:
 
 ARRAYS = (
     "newest_counts0", "newest_counts1", "newest_records0", "newest_records1", "present0", "present1",
-    "open_counts", "open_records", "row_norms", "sketch", "row_sketches", "ring", "ring_exponents", "row_ring",
-    "row_ring_exponents", "track_values", "track_observed", "control",
+    "open_counts", "open_records", "row_norms", "sketch", "row_sketches", "ring", "ring_exponents",
+    "row_ring", "row_ring_exponents", "track_values", "track_observed", "control",
 )  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import values
@@ -101,10 +103,7 @@ class TestRows:
         plan = device.plan_of(described.table, 7, buckets or 1024, 128)
         chain_first = plan["chain_first"].view(np.int32)
         items = plan["items"].view(np.int32).reshape(-1, 10)[:, 8]
-        rows = [
-            set(described.table["row"][items[a:b]])
-            for a, b in zip(chain_first, chain_first[1:], strict=False)
-        ]
+        rows = [set(described.table["row"][items[a:b]]) for a, b in pairwise(chain_first)]
         assert max(map(len, rows)) > 1
         assert sum(1 in own for own in rows) > 2
         check_views(engine, described)

@@ -1,4 +1,4 @@
-"""How views are cut into items and chains: by their sizes alone, so that sums do not depend on anything else."""
+"""How views are cut into items and chains: by their sizes alone, so that sums depend on nothing else."""
 
 from __future__ import annotations
 

@@ -121,11 +121,12 @@ struct Engine::Prepared {
     d.pieces = arena.take<DevicePiece>(static_cast<std::int64_t>(pieces.size()));
     d.view_integers = arena.take<ViewIntegers>(static_cast<std::int64_t>(views.size()));
   }
-  void take_partials(Arena& arena) {
+  // Partials lie in memory that all plans share: an update is done with them when it ends.
+  void take_partials(Arena& arena, PlanMemory& into) const {
     const std::int64_t items = static_cast<std::int64_t>(plan.items.size()), size = plan.wide ? 2 : 1;
-    on_device.item_sums = arena.take<ItemSums>(items);
-    on_device.item_folds = arena.take<float>(items * kFold * size);
-    on_device.chain_sketch = arena.take<float>(plan.chains() * size * plan.stripe * plan.stripes);
+    into.item_sums = arena.take<ItemSums>(items);
+    into.item_folds = arena.take<float>(items * kFold * size);
+    into.chain_sketch = arena.take<float>(plan.chains() * size * plan.stripe * plan.stripes);
   }
 };
 
@@ -279,10 +280,8 @@ std::unique_ptr<Engine::Prepared> Engine::make(const std::vector<BufferView>& vi
   d.stripes = made->plan.stripes;
   Arena size(nullptr), partials(nullptr);
   made->take(size);
-  made->take_partials(partials);
+  made->take_partials(partials, made->on_device);
   made->partials = partials.used();
-  if (scratch_.empty() || scratch_.back().bytes() < made->partials)
-    scratch_.emplace_back(settings_.device, std::max<std::size_t>(made->partials, 256));
   made->memory = DeviceMemory(settings_.device, std::max<std::size_t>(size.used(), 256));
   for (int i = 0; i < kUploads; ++i) {
     made->slots[i] = PinnedMemory(std::max<std::size_t>(n * sizeof(BufferView), 256));
@@ -290,6 +289,9 @@ std::unique_ptr<Engine::Prepared> Engine::make(const std::vector<BufferView>& vi
   }
   Arena arena(made->memory.get());
   made->take(arena);
+  // Last of what may fail: it stays.
+  if (scratch_.empty() || scratch_.back().bytes() < made->partials)
+    scratch_.emplace_back(settings_.device, std::max<std::size_t>(made->partials, 256));
 
   reserve(made->memory.bytes());
   auto* const host = static_cast<unsigned char*>(staging_.host());
@@ -331,12 +333,10 @@ void Engine::forget(int plan) {
 }
 
 PlanMemory Engine::memory_of(const Prepared& plan) const {
-  Prepared located;  // only its pointers
-  located.plan = plan.plan;
-  located.on_device = plan.on_device;
+  PlanMemory memory = plan.on_device;
   Arena arena(scratch_.back().get());
-  located.take_partials(arena);
-  return located.on_device;
+  plan.take_partials(arena, memory);
+  return memory;
 }
 
 // Tell the device where values lie now, through memory that the copy reads after this returns.
@@ -363,6 +363,8 @@ void Engine::update(int number, const BufferView* views, const StepArguments& st
   bool same_dtypes = true;
   for (std::size_t v = 0; v < n && same_dtypes; ++v) same_dtypes = views[v].dtype == slot->views[v].dtype;
   Prepared* plan = slot.get();
+  // Before anything is enqueued: updates that have not run still need the tables as they are.
+  if (!captured && stream != last_stream_) check("wait", runtime::stream_waits(stream, last_.get()));
   if (captured) {
     const runtime::RelaxedCapture relaxed;  // memory of its own, which nothing rewrites while graphs may be replayed
     auto made = make({views, views + n}, slot->tracks.data(), slot->pieces.empty() ? nullptr : slot->pieces.data());
@@ -374,7 +376,6 @@ void Engine::update(int number, const BufferView* views, const StepArguments& st
   } else if (n > 0 && std::memcmp(views, plan->views.data(), n * sizeof(BufferView)) != 0) {
     upload(*plan, views, stream);
   }
-  if (!captured && stream != last_stream_) check("wait", runtime::stream_waits(stream, last_.get()));
   Timing::Pair* timed = nullptr;
   if (!captured && !timing_->free.empty()) {
     timing_->waiting.push_back(std::move(timing_->free.front()));

@@ -348,9 +348,9 @@ class Finish {
       if (of_.step.begin != 0) c.fresh = 0;
       c.sequence += 1;
     } else if (of_.step.step < 0) {
-      c.step += 1;
+      c.step += of_.step.begin;
     }
-    c.calls += 1;
+    c.calls += of_.step.begin;
     c.queue = 0;
     c.finished = 0;
   }

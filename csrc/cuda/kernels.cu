@@ -1,11 +1,15 @@
 // Every kernel that is shipped, and which of them a device gets.
 
+#include <algorithm>
+
 #include "finish.cuh"
 #include "kernels.hpp"
 #include "pass.cuh"
 
 namespace gradtail::cuda {
 namespace {
+
+constexpr std::size_t kReservedBytes = 1024;  // of shared memory, which the driver takes for every block
 
 template <int kLanes, BinMode kMode, bool kWide>
 void launch_pass(const PassArguments& of, const Shape& shape, runtime::Stream stream) {
@@ -57,24 +61,31 @@ std::size_t shared_bytes(int lanes, bool wide, BinMode mode, int bits) {
 
 }  // namespace
 
+namespace {
+
+// All bins where two teams still fit on a multiprocessor, else the window if that does; else what one team can have.
+BinMode mode_of(const runtime::Properties& device, int lanes, bool wide, int bits) {
+  const auto bytes = [&](BinMode mode) { return shared_bytes(lanes, wide, mode, bits); };
+  for (const BinMode mode : {BinMode::kAll, BinMode::kWindow})
+    if (2 * (bytes(mode) + kReservedBytes) <= device.shared_per_multiprocessor) return mode;
+  for (const BinMode mode : {BinMode::kAll, BinMode::kWindow})
+    if (bytes(mode) <= device.shared_per_block) return mode;
+  return BinMode::kNone;
+}
+
+}  // namespace
+
 Shape shape_of(const runtime::Properties& device, int bits, bool wide, int lanes, int blocks) {
   Shape shape{};
   shape.lanes = lanes;
   shape.wide = wide;
-  // All bins where two teams still fit on a multiprocessor, else the window, else none.
-  const std::size_t half = device.shared_per_multiprocessor / 2;
-  for (const BinMode mode : {BinMode::kAll, BinMode::kWindow, BinMode::kNone}) {
-    shape.bins = mode;
-    shape.shared_bytes = shared_bytes(lanes, wide, mode, bits);
-    const bool twice = shape.shared_bytes + 1024 <= half, once = shape.shared_bytes <= device.shared_per_block;
-    if (once && (twice || mode == BinMode::kWindow)) break;
-    if (once && shape.shared_bytes <= 48 * 1024) break;
-  }
+  shape.bins = mode_of(device, lanes, wide, bits);
+  shape.shared_bytes = shared_bytes(lanes, wide, shape.bins, bits);
   const int by_threads = device.threads_per_multiprocessor / lanes;
-  const int by_memory = static_cast<int>(device.shared_per_multiprocessor / (shape.shared_bytes + 1024));
-  const int resident = by_memory < 1 ? 1 : by_memory < by_threads ? by_memory : by_threads;
-  const int most = 1024 / lanes;  // for which the registers of a kernel are laid out
-  shape.pass_blocks = blocks > 0 ? blocks : device.multiprocessors * (resident < most ? resident : most);
+  const int by_memory = static_cast<int>(device.shared_per_multiprocessor / (shape.shared_bytes + kReservedBytes));
+  const int by_registers = wide ? 1 : 1024 / lanes;  // as the bounds of the kernels have it
+  const int resident = std::max(1, std::min({by_threads, by_memory, by_registers}));
+  shape.pass_blocks = blocks > 0 ? blocks : device.multiprocessors * resident;
   shape.finish_blocks = blocks > 0 ? blocks : 2 * device.multiprocessors;
   return shape;
 }

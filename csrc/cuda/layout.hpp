@@ -92,7 +92,7 @@ struct StepResult {
 struct Control {
   std::int64_t step;       // newest
   std::int64_t steps;      // begun so far
-  std::int64_t calls;      // of update, those that the cadence left out among them
+  std::int64_t calls;      // likewise, those that the cadence left out among them
   std::int64_t sequence;   // updates so far
   std::int32_t parity;     // of the tables of the newest step
   std::int32_t every;      // cadence of captured updates

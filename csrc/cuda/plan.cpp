@@ -34,7 +34,7 @@ class Cutter {
   Cutter(Plan& plan, std::int64_t cost, std::int64_t unit) : plan_(plan), unit_(unit) {
     const std::int64_t few = std::clamp<std::int64_t>(cost / kSmallest, 1, kFew);
     chains_ = std::clamp<std::int64_t>(cost / kChain, few, kMost);
-    cost_ = cost;
+    cost_ = cost + (chains_ - 1) * kItemCost;  // where one chain ends and the next begins, an item is cut
     left_ = target();
     plan_.chain_first.push_back(0);
   }

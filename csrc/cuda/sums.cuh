@@ -20,46 +20,56 @@ GRADTAIL_DEVICE int float_exponent(float x) {
   return field < 1 ? -126 : field - 126;
 }
 
-constexpr int kHeadroom = 20;  // doublings that a value may exceed the scale by, before a new one is taken
+// Doublings that a value may exceed the scale by, before a new one is taken. Values that are neither very large nor
+// very small have the scale 1, of which 64 fourth powers are far from the limits of float32.
+constexpr int kHeadroom = 20, kUnscaledHeadroom = 28, kUnscaledLow = -24;
 
 // The long sums of all threads of a team, in shared memory: registers are scarce, and these are seldom touched.
 template <int kLanes>
 struct Totals {
   double sum[4][kLanes];
+  std::uint32_t zeros[kLanes];
 };
 
-// Of float32, float16 and bfloat16.
+// Of float32, float16 and bfloat16. The exponent is kept as 2^-exponent; 0 stands for the smallest, -126.
 template <int kLanes>
 struct NarrowSums {
-  float part[4] = {};   // of up to 8 groups
-  float inverse = 0;    // 2^-exponent
-  float limit = 0;      // the largest magnitude that goes with this exponent
+  float part[4] = {};  // of up to 8 groups
+  float inverse = 0;
   float max_abs = 0;
-  int exponent = -126;
 
-  GRADTAIL_DEVICE bool fits(float magnitude) const { return magnitude <= limit; }
+  GRADTAIL_DEVICE int exponent() const { return inverse == 0 ? -126 : 127 - static_cast<int>(bits_of(inverse) >> 23); }
+
+  // The largest magnitude that goes with the exponent.
+  GRADTAIL_DEVICE float limit() const {
+    if (inverse == 0) return 0;
+    const int most = exponent() + (exponent() == 0 ? kUnscaledHeadroom : kHeadroom);
+    return most > 127 ? FLT_MAX : float_power_of_two(most);
+  }
+  GRADTAIL_DEVICE bool fits(float magnitude) const { return magnitude <= limit(); }
 
   // Take a scale that goes with a finite magnitude beyond the limit.
   GRADTAIL_DEVICE void rescale(Totals<kLanes>& totals, float magnitude) {
     move(totals);
-    const int fitting = float_exponent(magnitude), now = fitting > 126 ? 126 : fitting;
-    for (int p = 1; p <= 4; ++p) totals.sum[p - 1][threadIdx.x] *= power_of_two(p * (exponent - now));
-    exponent = now;
+    const int before = exponent(), fitting = float_exponent(magnitude);
+    const bool unscaled = fitting >= kUnscaledLow && fitting <= kUnscaledHeadroom;
+    const int now = unscaled ? 0 : fitting > 126 ? 126 : fitting;
+    for (int p = 1; p <= 4; ++p) totals.sum[p - 1][threadIdx.x] *= power_of_two(p * (before - now));
     inverse = float_power_of_two(-now);
-    limit = now + kHeadroom > 127 ? FLT_MAX : float_power_of_two(now + kHeadroom);
   }
 
-  // A group, `sum` being that of its values. Sums of 8, then of 8 such: 16 roundings at most, which keep within 1e-6.
-  GRADTAIL_DEVICE void add(const float (&x)[8], float sum) {
-    float second = 0, third = 0, fourth = 0;
+  // A group, in units of the scale. Sums of 8, then of 8 such: 16 roundings at most, which keep within 1e-6.
+  GRADTAIL_DEVICE void add(const float (&y)[8]) {
+    float first = y[0], second = y[0] * y[0], third = second * y[0], fourth = second * second;
     GRADTAIL_UNROLL
-    for (int l = 0; l < 8; ++l) {
-      const float y = x[l] * inverse, q = y * y;
+    for (int l = 1; l < 8; ++l) {
+      const float q = y[l] * y[l];
+      first += y[l];
       second += q;
-      third = fmaf(q, y, third);
+      third = fmaf(q, y[l], third);
       fourth = fmaf(q, q, fourth);
     }
-    part[0] = fmaf(sum, inverse, part[0]);
+    part[0] += first;
     part[1] += second;
     part[2] += third;
     part[3] += fourth;
@@ -81,22 +91,24 @@ struct WideSums {
   double part[4] = {};
   double limit = 0;
   double max_abs = 0;
-  int exponent = -1022;
+  int scale = -1022;
+
+  GRADTAIL_DEVICE int exponent() const { return scale; }
 
   GRADTAIL_DEVICE bool fits(double magnitude) const { return magnitude <= limit; }
 
   GRADTAIL_DEVICE void rescale(Totals<kLanes>& totals, double magnitude) {
     move(totals);
     const int now = exponent_of(magnitude);
-    for (int p = 1; p <= 4; ++p) totals.sum[p - 1][threadIdx.x] *= power_of_two(p * (exponent - now));
-    exponent = now;
+    for (int p = 1; p <= 4; ++p) totals.sum[p - 1][threadIdx.x] *= power_of_two(p * (scale - now));
+    scale = now;
     limit = ldexp(1.0, now + kHeadroom > 1023 ? 1023 : now + kHeadroom);
     if (now + kHeadroom > 1023) limit = DBL_MAX;
   }
 
-  GRADTAIL_DEVICE void add(const double (&x)[8], double) {
+  GRADTAIL_DEVICE void add(const double (&x)[8]) {
     for (int l = 0; l < 8; ++l) {
-      const double y = ldexp(x[l], -exponent), q = y * y;
+      const double y = ldexp(x[l], -scale), q = y * y;
       part[0] += y;
       part[1] += q;
       part[2] += q * y;
