@@ -217,6 +217,9 @@ void Engine::empty(runtime::Stream stream) {
   check("fill", runtime::fill(&s.control->fresh, 0, sizeof s.control->fresh, stream));
   check("fill", runtime::fill(s.open_counts, 0, rows * bins * sizeof(std::uint64_t), stream));
   check("copy", runtime::copy_to_device(s.open_records, records, rows * sizeof(Record), stream));
+  if (stream == copies_.get()) return;
+  check("record", runtime::record(last_.get(), stream));  // an update on another stream comes after it
+  last_stream_ = stream;
 }
 
 void Engine::stage_open(runtime::Stream stream) {
@@ -233,6 +236,8 @@ void Engine::stage_open(runtime::Stream stream) {
   check("copy", runtime::copy_to_host(to + records.bytes, counts.memory, counts.bytes, stream));
   check("copy", runtime::copy_to_device(&state_.control->fresh, to + records.bytes + counts.bytes, 4, stream));
   check("record", runtime::record(staged_.get(), stream));
+  check("record", runtime::record(last_.get(), stream));  // as in empty()
+  last_stream_ = stream;
 }
 
 void Engine::staged(void* records, void* counts) {
@@ -476,6 +481,30 @@ void Engine::read(const Array& array, void* to) {
   check("copy", runtime::copy_to_host(staging_.host(), array.memory, array.bytes, copies_.get()));
   check("wait", runtime::synchronize(copies_.get()));
   std::memcpy(to, staging_.host(), array.bytes);
+}
+
+void Engine::peek(const Array& array, void* to) {
+  const runtime::DeviceGuard guard(settings_.device);
+  const runtime::RelaxedCapture relaxed;
+  reserve(array.bytes);
+  if (array.bytes == 0) return;
+  check("copy", runtime::copy_to_host(staging_.host(), array.memory, array.bytes, copies_.get()));
+  check("wait", runtime::synchronize(copies_.get()));
+  std::memcpy(to, staging_.host(), array.bytes);
+}
+
+void Engine::go_on(std::int64_t step, std::int64_t calls, int every) {
+  const runtime::DeviceGuard guard(settings_.device);
+  const runtime::RelaxedCapture relaxed;
+  wait();
+  Control control;
+  peek({state_.control, sizeof control}, &control);
+  if (step >= -1) control.step = step;
+  if (calls >= 0) control.calls = calls;
+  if (every >= 0) control.every = every;
+  std::memcpy(staging_.host(), &control, sizeof control);
+  check("copy", runtime::copy_to_device(state_.control, staging_.host(), sizeof control, copies_.get()));
+  check("wait", runtime::synchronize(copies_.get()));
 }
 
 void Engine::reserve(std::size_t bytes) {

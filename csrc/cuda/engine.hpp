@@ -70,6 +70,7 @@ class Engine {
   // row_sketches, ring, ring_exponents, row_ring, row_ring_exponents, track_values, track_observed, control.
   Array array(const std::string& name) const;
   void read(const Array& array, void* to);
+  void peek(const Array& array, void* to);  // likewise, of what no update that is still to end writes: does not wait
   // Enqueue that counts and records start anew; steps go on being numbered.
   void empty(runtime::Stream stream);
   // Enqueue a copy of counts and records of the open block, which then begins anew with the newest step, and wait for
@@ -77,6 +78,10 @@ class Engine {
   void stage_open(runtime::Stream stream);
   void staged(void* records, void* counts);
   void set_every(int every, runtime::Stream stream);
+  // Say how captured updates go on: number of the newest step (-2: as it is), calls so far and cadence (-1: as they
+  // are). Waits for updates that were enqueued, and may be called while a stream is captured, of which it becomes no
+  // part.
+  void go_on(std::int64_t step, std::int64_t calls, int every);
 
   std::size_t nbytes() const;  // on the device
   const Settings& settings() const { return settings_; }

@@ -100,6 +100,22 @@ inline void bind_engine(py::module_& m) {
           },
           "name"_a)
       .def(
+          "peek",
+          [](Engine& self, const std::string& name) {
+            const Array array = self.array(name);
+            py::array_t<std::uint8_t> out(static_cast<py::ssize_t>(array.bytes));
+            self.peek(array, out.mutable_data());
+            return out;
+          },
+          "name"_a)
+      .def(
+          "go_on",
+          [](Engine& self, std::int64_t step, std::int64_t calls, int every) {
+            py::gil_scoped_release nogil;
+            self.go_on(step, calls, every);
+          },
+          "step"_a = -2, "calls"_a = -1, "every"_a = -1)
+      .def(
           "stage_open", [](Engine& self, std::uintptr_t stream) { self.stage_open(stream_of(stream)); }, "stream"_a)
       .def("staged",
            [](Engine& self) {

@@ -38,14 +38,31 @@ def is_cuda(device: int) -> bool:
 
 def current_stream(views: Views) -> int:
     """Return the raw stream on which the caller's framework enqueues its work now."""
-    device, owner = int(views.table["device_id"][0]), views.owners[0]
-    torch, cupy = sys.modules.get("torch"), sys.modules.get("cupy")
+    return stream_now(int(views.table["device_id"][0]), framework_of(views))
+
+
+def framework_of(views: Views) -> str:
+    """Return the name of the framework whose arrays these are; "" if none whose streams are known here."""
+    torch, owner = sys.modules.get("torch"), views.owners[0]
     if torch is not None and isinstance(owner, torch.Tensor):
-        return int(torch.cuda.current_stream(device).cuda_stream)
-    if cupy is not None and isinstance(owner, cupy.ndarray):
+        return "torch"
+    return "cupy" if buffers.is_cupy(owner) else ""
+
+
+def stream_now(device: int, framework: str) -> int:
+    """Return the raw stream on which a framework enqueues its work now."""
+    if framework == "torch":
+        return int(sys.modules["torch"].cuda.current_stream(device).cuda_stream)
+    if framework == "cupy":
+        cupy = sys.modules["cupy"]
         with cupy.cuda.Device(device):
             return int(cupy.cuda.get_current_stream().ptr)
     return 0  # the legacy default stream, which waits for all others
+
+
+def is_capturing(stream: int) -> bool:
+    """Whether a CUDA graph is being captured on a stream."""
+    return extension.engine is not None and bool(extension.engine.Engine.is_capturing(stream))
 
 
 def wide(views: Views, rows: int) -> bool:

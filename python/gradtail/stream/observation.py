@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gradtail.backends.cuda import takes
+from gradtail.backends import cuda
 from gradtail.buffers import Views
 from gradtail.dlpack import device_name
 from gradtail.states.hashing import tensor_key
 from gradtail.states.table import NO_INDEX
 from gradtail.states.tracks import local_offsets
 from gradtail.stream.arrangement import Arrangement, Known, Places, describe, home_of
-from gradtail.stream.on_device import DeviceSide
+from gradtail.stream.on_device import NOT_SEEN, DeviceSide
 from gradtail.stream.state import NonFinite, State
 
 MOST_STEPS = 2**62
@@ -35,15 +35,16 @@ def observe(state: State, arrays: Mapping[str, Any], step: int | None, places: P
         _check_known(state, known)
         _check_home(state, home_of(views))
         _check_counted(state, tuple((name, own.place) for name, own in known.items()), step)
-        arrangement = _arrange(state, known, home_of(views), takes(views))
+        if cuda.takes(views):
+            _observe_new(state, arrays, known, views, step)
+            return
+        arrangement = _arrange(state, known, home_of(views), False)
     else:
         _check_counted(state, arrangement.pieces, step)
     views = arrangement.views(arrays)
     _check_home(state, home_of(views))
     if state.device is not None:
-        if state.device.update(arrangement, views, step):
-            state.ledger.add(arrangement.pieces, step)
-            state.counted.add(step)
+        state.device.update(arrangement, views, step)
         return
     if step != state.last_step:
         _begin(state)
@@ -52,6 +53,26 @@ def observe(state: State, arrays: Mapping[str, Any], step: int | None, places: P
         _note(state, arrangement, step)
     except BaseException:  # a signal too: half a step must not stay
         state.forget(step)
+        raise
+
+
+def _observe_new(
+    state: State, arrays: Mapping[str, Any], known: Mapping[str, Known], views: Views, step: int
+) -> None:
+    """Count arrays on a device that are new there; where it has no room for them, nothing has changed."""
+    if cuda.is_capturing(cuda.current_stream(views)):
+        raise RuntimeError(NOT_SEEN)
+    if state.device is not None:
+        state.device.settle()  # the host's tables are about to be made anew
+    room = state.room()
+    try:
+        arrangement = _arrange(state, known, home_of(views), True)
+        assert state.device is not None
+        state.device.update(arrangement, arrangement.views(arrays), step)
+    except BaseException:
+        pieces = tuple((name, own.place) for name, own in known.items())
+        if step != state.last_step or not state.ledger.counted(pieces, step):  # it was not enqueued
+            state.give_back_room(room)
         raise
 
 
@@ -87,7 +108,7 @@ def sketch_of(state: State, arrays: Mapping[str, Any], places: Places | None) ->
 def _checked_step(state: State, step: int | None) -> int:
     last = state.last_step
     if step is None:
-        return 0 if last is None else last + 1
+        return state.next_step
     if isinstance(step, bool) or not isinstance(step, (int, np.integer)):
         raise TypeError(f"step: expected an int, got {step!r}")
     if not 0 <= step < MOST_STEPS:
@@ -140,9 +161,7 @@ def _check_home(state: State, home: tuple[int, int]) -> None:
         )
 
 
-def _arrange(
-    state: State, known: Mapping[str, Known], home: tuple[int, int], on_device: bool
-) -> Arrangement:
+def _arrange(state: State, known: Mapping[str, Known], home: tuple[int, int], on_device: bool) -> Arrangement:
     """Make room for what is new, and an arrangement."""
     new = {name: own.place.elements for name, own in known.items() if name not in state.elements}
     if state.plan is None:
@@ -152,8 +171,6 @@ def _arrange(
     rows = dict(state.rows)
     for group in assigned.values():
         rows.setdefault(group, len(rows))
-    if state.device is not None:
-        state.device.settle()  # the host's tables are about to be made anew
     state.grow(len(rows))  # all memory first: if there is none, the stream is as it was
     state.tracks.add(new)
     state.rows = rows

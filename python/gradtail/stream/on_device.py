@@ -4,6 +4,9 @@ On the device are the steps that nobody has asked about yet: their summaries, ad
 that is open and in the newest step, and rings of their sketches, tracks and norms. :meth:`DeviceSide.settle`
 waits for them, adds them to the states on the host, and empties the device. So merging, saving and estimating
 know nothing of it.
+
+Where nobody reads, nobody waits either: a block that is closed is copied while the next one fills up, and
+norms of steps that have ended are logged meanwhile.
 """
 
 from __future__ import annotations
@@ -17,19 +20,21 @@ from gradtail import native as extension
 from gradtail.backends import cuda
 from gradtail.backends.device import CONTROL, TRACK
 from gradtail.buffers import Views
-from gradtail.states.budget import FOLD, GROUP_WINDOW, LOG_SLOTS
+from gradtail.states.budget import GROUP_WINDOW, LOG_SLOTS
 from gradtail.states.device_moments import DevicePiece
 from gradtail.states.places import Place
-from gradtail.states.table import NO_INDEX, RECORD, SummaryTable, bins_for
+from gradtail.states.table import RECORD, SummaryTable, bins_for
 from gradtail.stream.arrangement import Arrangement
+from gradtail.stream.unread import Earlier, Unread
 
 if TYPE_CHECKING:
     from gradtail.stream.state import State
 
-FloatArray = npt.NDArray[np.float64]
-
 LEAST_PACE = 4
 """Steps of a block, at least: while a closed block is on its way to the host, the next one fills up."""
+
+DRAIN = LOG_SLOTS // 4
+"""Updates after which the host logs those that have ended."""
 
 
 class DeviceNorm:
@@ -54,6 +59,16 @@ class DeviceSide:
         Of the stream.
     device : int
         Number of the CUDA device.
+
+    Notes
+    -----
+    Nothing waits for the device but reading, an update with arrays that are new or with a dtype that has
+    changed, and, of a stream of which an update is part of a CUDA graph, every update that is not. Where the
+    host is more than 1000 updates ahead of the device, or a block of steps, it waits for it too.
+
+    Of replays of a graph that nobody has heard of for more than 1024 steps, the older ones have no row in the
+    history, and a non-finite value among them is counted and not located. Of several arrays with non-finite
+    values in one update, the first by group is named.
     """
 
     def __init__(self, state: State, device: int) -> None:
@@ -65,19 +80,24 @@ class DeviceSide:
         self._tracks = 0
         self._plans: dict[int, tuple[Arrangement, int]] = {}  # by id of the arrangement
         self._stream = 0  # of the newest update
-        self._pending: list[int] = []  # steps that the device has, rising
-        self._sources: dict[int, Arrangement] = {}  # by sequence number of their update
-        self._sequence = 0  # of the newest update
+        self._framework = ""  # whose arrays it had
+        self._unread = Unread(state)
+        self._read = 0  # updates of the engine that the host has the numbers of
         self._block: int | None = None  # first step of the open block
         self._fresh = False  # whether the open block begins with the newest step
         self._replayed: Arrangement | None = None  # that a CUDA graph observes
-        self._settled = 0  # steps that the engine had made when it was emptied
+        self.newest = -1  # number of the newest step, observed or left out by a replay, as far as known
         self._staged: tuple[int, int] | None = None  # steps of a closed block that is on its way
 
     @property
     def is_pending(self) -> bool:
-        """Whether the device has steps that the host has not."""
-        return bool(self._pending) or self.is_captured
+        """Whether the device may have steps that the host has not."""
+        return self.has_steps or self.is_captured
+
+    @property
+    def has_steps(self) -> bool:
+        """Whether the device has steps that the host has heard of, and not read."""
+        return bool(self._unread.steps)
 
     @property
     def is_captured(self) -> bool:
@@ -89,14 +109,23 @@ class DeviceSide:
         """Memory on the device, in bytes, without that of CoordinateMoments."""
         return 0 if self._engine is None else int(self._engine.nbytes)
 
+    @property
+    def earlier(self) -> Earlier | None:
+        """What the host has read of the newest step already, of which the device has more."""
+        earlier, steps = self._unread.earlier, self._unread.steps
+        return earlier if earlier is not None and steps and steps[-1] == earlier.step else None
+
     def norm(self) -> DeviceNorm | None:
-        """Return the norm of the newest step; None before the first."""
-        return None if self._engine is None else DeviceNorm(self._engine)
+        """Return the norm of the newest step; None before the first, and of one that was read in parts."""
+        return None if self._engine is None or self.earlier is not None else DeviceNorm(self._engine)
 
     def wait(self) -> None:
         """Wait for what was enqueued."""
-        if self._engine is not None:
-            self._engine.wait(self._stream)
+        if self._engine is None:
+            return
+        self._engine.wait(self._stream)
+        if self.is_captured:  # graphs are replayed on the stream that is current, not on that of the capture
+            self._engine.wait(cuda.stream_now(self._device, self._framework))
 
     def make_piece(self, place: Place, key: int, cell: int) -> DevicePiece:
         """Make the memory of CoordinateMoments for a block."""
@@ -104,98 +133,152 @@ class DeviceSide:
         memory = extension.engine.Memory
         return DevicePiece(place, key, cell, lambda size: memory(self._device, size))
 
+    def is_capturing(self) -> bool:
+        """Whether a CUDA graph is being captured on the stream of the newest update, or the current one."""
+        if self._engine is None:
+            return False
+        streams = {self._stream, cuda.stream_now(self._device, self._framework)}
+        return any(self._engine.is_capturing(stream) for stream in streams)
+
     def catch_up(self) -> None:
         """Hear of the steps that replays of a CUDA graph have made; waits for them."""
-        if self.is_captured and not self._engine.is_capturing(self._stream):
+        if self.is_captured and not self.is_capturing():
             self.settle()
 
-    def update(self, arrangement: Arrangement, views: Views, step: int) -> bool:
-        """Enqueue a step, or more of the newest one; False if it becomes part of a CUDA graph.
+    def go_back(self) -> None:
+        """Have replays go on after the newest step that the host has kept."""
+        last = self._state.last_step
+        if self.is_captured and not self.is_capturing():
+            self.newest = -1 if last is None else last
+            self._engine.go_on(self.newest, self.newest + 1)
+
+    def set_every(self, every: int) -> None:
+        """Set which replays observe: those whose step is a multiple."""
+        if self.is_captured:
+            self._engine.go_on(every=every)
+
+    def leave_out(self, step: int) -> None:
+        """Have replays go on after a step that is not observed."""
+        if self.is_captured and not self.is_capturing():
+            self.settle()
+            self.newest = max(self.newest, step)
+            self._engine.go_on(self.newest, self.newest + 1)
+
+    def update(self, arrangement: Arrangement, views: Views, step: int) -> None:
+        """Enqueue a step, or more of the newest one; or make it part of a CUDA graph that is being captured.
 
         Replays of the graph are steps, which the device numbers by itself.
         """
         stream = cuda.current_stream(views)
-        if extension.engine is not None and extension.engine.Engine.is_capturing(stream):
-            self._capture(arrangement, views, stream)
-            return False
+        if cuda.is_capturing(stream):
+            self._capture(arrangement, views, stream, step)
+            return
         plan = self._plan(arrangement, views)
-        begin = not self._pending or self._pending[-1] != step
-        closing = begin and self._block is not None and not self._state.timeline.together(self._block, step)
-        if len(self._pending) >= LOG_SLOTS // 2 and begin:
-            self.settle()
-            closing = False
+        unread, state = self._unread, self._state
+        begin = not unread.steps or unread.steps[-1] != step
+        self._make_room()
+        closing = begin and self._block is not None and not state.timeline.together(self._block, step)
         if closing:
             self._absorb()  # what was staged before
+        earlier = Earlier.of(state) if not unread.steps and state.newest_step == step else None
+        if self.is_captured:
+            self._engine.go_on(step - begin, step)
         self._engine.update(plan, views.table, step, begin, False, False, stream)
-        self._stream = stream
-        self._sequence += 1
-        self._sources[self._sequence] = arrangement
-        while len(self._sources) > LOG_SLOTS:
-            del self._sources[next(iter(self._sources))]
+        # Enqueued: from here on nothing may be refused.
+        self._stream, self._framework = stream, cuda.framework_of(views)
+        before = unread.steps[-1] if unread.steps else None
+        unread.add(arrangement, step)
+        unread.earlier = earlier or unread.earlier
+        state.ledger.add(arrangement.pieces, step)
+        state.counted.add(step)
         if not begin:
-            return True
+            return
         self._fresh = False
-        if closing:
-            assert self._block is not None
-            self._engine.stage_open(stream)
-            self._staged = (self._block, self._pending[-1])
-            self._block, self._fresh = step, True
         if self._block is None:
             self._block = step
-        self._pending.append(step)
-        return True
+        if closing:
+            assert before is not None
+            self._engine.stage_open(stream)
+            self._staged = self._block, before
+            self._block, self._fresh = step, True
 
-    def _capture(self, arrangement: Arrangement, views: Views, stream: int) -> None:
+    def _capture(self, arrangement: Arrangement, views: Views, stream: int, step: int) -> None:
         known = self._plans.get(id(arrangement))
         if known is None or known[0] is not arrangement:
+            raise RuntimeError(NOT_SEEN)
+        if self._replayed is not None and self._replayed.pieces != arrangement.pieces:
             raise RuntimeError(
-                "arrays: expected, while a CUDA graph is captured, those of an update before, got new ones; "
-                "update once with the same arrays before capturing"
+                "arrays: expected, for another CUDA graph of this stream, those of the first, got others; "
+                "make a stream for each graph and merge them"
             )
+        if step == self._state.last_step:
+            raise ValueError(
+                f"step: expected a number above {step} while a CUDA graph is captured, got {step} again"
+            )
+        newest = int(self._engine.peek("control").view(CONTROL)[0]["step"]) if self.is_captured else -1
+        step = max(step, newest + 1)
+        self._engine.go_on(step - 1, step, self._state.replay_cadence)
         self._engine.update(known[1], views.table, -1, True, False, True, stream)
-        self._stream, self._replayed = stream, arrangement
+        self._stream, self._framework, self._replayed = stream, cuda.framework_of(views), arrangement
+
+    def _make_room(self) -> None:
+        """Log steps that have ended before the device forgets them."""
+        waiting = self._unread.waiting
+        if waiting < DRAIN or (waiting % DRAIN and waiting < LOG_SLOTS - 1):
+            return
+        if waiting >= LOG_SLOTS - 1:
+            self.wait()
+        if (newest := self.latest()) is not None:
+            self._unread.log(self._engine, newest, self._rows)
 
     def latest(self) -> dict[str, Any] | None:
-        """Return the newest step that has ended, as the device told it; does not wait."""
+        """Return the newest step that has ended and was not read, as the device told it; does not wait."""
         found: dict[str, Any] | None = None if self._engine is None else self._engine.latest()
-        return found if found is not None and found["sequence"] else None
+        return found if found is not None and found["sequence"] > self._read else None
 
     def elapsed_seconds(self) -> float:
         """Return what updates took on the device that have ended since the last question."""
-        return 0.0 if self._engine is None else float(self._engine.elapsed_seconds())
+        if self._engine is None or self.is_capturing():  # events are not to be asked then
+            return 0.0
+        return float(self._engine.elapsed_seconds())
 
     def settle(self) -> None:
         """Wait, and move everything to the host."""
         if self._engine is None or not self.is_pending:
             return
-        engine, state = self._engine, self._state
-        engine.wait(self._stream)
+        engine, state, unread = self._engine, self._state, self._unread
+        self.wait()
         control = engine.read("control").view(CONTROL)[0]
-        self._count_replays(control)
-        if not self._pending:
+        self.newest = max(self.newest, int(control["step"])) if self.is_captured else -1
+        if unread.count_replays(engine, control, self._replayed) and self._block is None:
+            self._block = unread.steps[0]
+        if not unread.steps:
             return
-        newest = self._pending[-1]
-        if state.newest_step is not None and state.newest_step != self._pending[0]:
-            state.close_newest()
-        continued = state.newest_step is not None
+        newest, joined = unread.steps[-1], self.earlier is not None
+        if (found := self.latest()) is not None:
+            unread.log(engine, found, self._rows)
         self._absorb()
-        before = self._pending[:-1] if not self._fresh else []
-        if before and self._block is not None:
-            if continued:  # what the host has of the first of these steps belongs to the same block
-                state.close_newest()
-                continued = False
-            first = max(self._block, before[0])
-            state.add_block(first, before[-1], self._table("open_records", "open_counts", np.uint64))
-        table = self._newest(control)
-        rows = len(state.rows)
-        present = engine.read(f"present{int(control['parity'])}").view(np.int32)[:rows] > 0
-        self._store_rings(control, continued)
+        if state.newest_step is not None and not joined:
+            state.close_newest()
+        if len(unread.steps) > 1 and not self._fresh:
+            assert self._block is not None
+            state.add_block(
+                self._block, unread.steps[-2], self._table("open_records", "open_counts", np.uint64)
+            )
+        parity = int(control["parity"])
+        width = np.uint64 if self._wide else np.uint32
+        table = self._table(f"newest_records{parity}", f"newest_counts{parity}", width)
+        present = engine.read(f"present{parity}").view(np.int32)[: len(state.rows)] > 0
+        unread.store_rings(engine, self._rows, self._tracks)
         state.backend.fold(state.newest, table)
         state.present |= present
         state.newest_step = newest
-        self._store_log(control)
+        state.log.add(newest, state.group_norms(), state.norm(), state.nonfinite())
         engine.empty(self._stream)
-        self._pending.clear()
+        if self.is_captured:  # replays on another stream must find it empty
+            engine.wait(self._stream)
+        unread.clear()
+        self._read = int(control["sequence"])
         self._block, self._fresh = None, False
 
     def forget_plans(self) -> None:
@@ -223,6 +306,9 @@ class DeviceSide:
         number: int = self._engine.prepare(
             views.table, self._track_plan(arrangement), arrangement.pieces_of_views
         )
+        remembered = {id(one) for some in state.arrangements.values() for one in some}
+        for key in self._plans.keys() - remembered:
+            self._engine.forget(self._plans.pop(key)[1])
         self._plans[id(arrangement)] = arrangement, number
         return number
 
@@ -236,12 +322,12 @@ class DeviceSide:
                 "ones; update once with all arrays before capturing"
             )
         self.settle()
-        expected = len(state.expected_groups())
+        rows = max(len(state.rows), len(state.expected_groups()))
         window = settings.window if settings.sketch else 0
         # The old one stays until there is a new one: if there is no memory, nothing has changed.
         engine = extension.engine.Engine(
             device=self._device,
-            rows=max(len(state.rows), expected),
+            rows=rows,
             bits=settings.bits,
             buckets=settings.sketch,
             window=window,
@@ -251,10 +337,8 @@ class DeviceSide:
             track_window=settings.window if settings.tracks else 0,
             wide_counts=wide or self._wide,
         )
-        self._engine, self._plans, self._sources, self._sequence = engine, {}, {}, 0
-        self._settled = 0
-        self._rows, self._wide = max(len(state.rows), expected), wide or self._wide
-        self._tracks = state.tracks.columns
+        self._engine, self._plans, self._read, self._unread = engine, {}, 0, Unread(state)
+        self._rows, self._wide, self._tracks = rows, wide or self._wide, state.tracks.columns
 
     def _track_plan(self, arrangement: Arrangement) -> npt.NDArray[np.void]:
         plan = np.zeros(self._tracks, TRACK)
@@ -269,149 +353,26 @@ class DeviceSide:
 
     # ---- what comes back
 
-    def _count_replays(self, control: np.void) -> None:
-        """Enter the steps that replays of a graph have made."""
-        missed = int(control["steps"]) - self._settled - len(self._pending) if self.is_captured else 0
-        if missed <= 0:
-            return
-        state = self._state
-        arrangement = self._replayed
-        for step in range(int(control["step"]) - missed + 1, int(control["step"]) + 1):
-            if state.last_step is not None and step <= state.last_step:
-                continue
-            self._pending.append(step)
-            state.counted.add(step)
-            if arrangement is not None:
-                state.ledger.add(arrangement.pieces, step)
-                self._sequence += 1
-                self._sources[self._sequence] = arrangement
-        self._block = self._pending[0] if self._block is None and self._pending else self._block
-
     def _absorb(self) -> None:
         """Take over a closed block; waits for its copy if need be."""
         if self._staged is None:
             return
         (first, last), self._staged = self._staged, None
         records, counts = self._engine.staged()
-        state = self._state
-        rows = len(state.newest.records)
-        table = SummaryTable(
-            records.view(RECORD)[:rows],
-            counts.view(np.uint64).reshape(self._rows, bins_for(state.settings.bits))[:rows],
-            state.settings.bits,
-        )
-        if state.newest_step is not None:
-            state.close_newest()
-        state.add_block(first, last, table)
+        if self._state.newest_step is not None:
+            self._state.close_newest()
+        self._state.add_block(first, last, self._as_table(records, counts.view(np.uint64)))
 
     def _table(self, records: str, counts: str, dtype: Any) -> SummaryTable:
+        return self._as_table(self._engine.read(records), self._engine.read(counts).view(dtype))
+
+    def _as_table(self, records: npt.NDArray[Any], counts: npt.NDArray[Any]) -> SummaryTable:
         rows, bits = len(self._state.newest.records), self._state.settings.bits
-        return SummaryTable(
-            self._engine.read(records).view(RECORD)[:rows],
-            self._engine.read(counts)
-            .view(dtype)
-            .astype(np.uint64)
-            .reshape(self._rows, bins_for(bits))[:rows],
-            bits,
-        )
-
-    def _newest(self, control: np.void) -> SummaryTable:
-        parity = int(control["parity"])
-        width = np.uint64 if self._wide else np.uint32
-        return self._table(f"newest_records{parity}", f"newest_counts{parity}", width)
-
-    def _slots(self, control: np.void, window: int) -> list[tuple[int, int]]:
-        """Return (step, slot) of the pending steps that a ring still has."""
-        steps = int(control["steps"])
-        kept = self._pending[-window:] if window else []
-        first = steps - len(kept)
-        return [(step, (first + i) % window) for i, step in enumerate(kept)]
-
-    def _norms(self, control: np.void) -> dict[int, FloatArray]:
-        rows = len(self._state.newest.records)
-        norms = self._engine.read("row_norms").view(np.float64).reshape(LOG_SLOTS, self._rows)
-        return {step: norms[slot, :rows] for step, slot in self._slots(control, LOG_SLOTS)}
-
-    def _store_rings(self, control: np.void, continued: bool) -> None:
-        """Store sketches and tracks. ``continued``: the host has a part of the first pending step."""
-        state, engine = self._state, self._engine
-        norms, rows = self._norms(control), len(state.newest.records)
-        if state.settings.sketch and state.ring.window:
-            r = state.settings.sketch
-            ring = engine.read("ring").view(np.float32).reshape(-1, 1, r)
-            exponents = engine.read("ring_exponents").view(np.int32)
-            wide = engine.read("row_ring").view(np.float32).reshape(-1, self._rows, FOLD)
-            row_exponents = engine.read("row_ring_exponents").view(np.int32).reshape(-1, self._rows)
-            for step, slot in self._slots(control, state.ring.window):
-                whole = np.array([_joint(norms[step])]) if step in norms else np.array([np.nan])
-                if continued and step == self._pending[0]:
-                    earlier = np.array([np.inf if state.nonfinite() else state.norm()])
-                    vector = state.sketch + np.ldexp(ring[slot, 0].astype(np.float64), exponents[slot])
-                    state.ring.store(step, vector[None], np.hypot(earlier, whole))
-                else:
-                    state.ring.store_scaled(step, ring[slot], exponents[slot : slot + 1], whole)
-            for step, slot in self._slots(control, state.group_ring.window):
-                own = norms.get(step, np.full(rows, np.nan))
-                if continued and step == self._pending[0]:
-                    vectors = state.row_sketches + np.ldexp(
-                        wide[slot, :rows].astype(np.float64), row_exponents[slot, :rows, None]
-                    )
-                    state.group_ring.store(step, vectors, _added(state.group_norms(), own))
-                else:
-                    state.group_ring.store_scaled(step, wide[slot, :rows], row_exponents[slot, :rows], own)
-            newest = engine.read("sketch").view(np.float64)
-            own_sketches = engine.read("row_sketches").view(np.float64).reshape(self._rows, FOLD)[:rows]
-            if continued and len(self._pending) == 1:
-                state.sketch += newest
-                state.row_sketches += own_sketches
-            else:
-                state.sketch[...], state.row_sketches[...] = newest, own_sketches
-        if self._tracks:
-            values = engine.read("track_values").view(np.float32).reshape(-1, self._tracks)
-            observed = engine.read("track_observed").view(np.bool_).reshape(-1, self._tracks)
-            for step, slot in self._slots(control, state.settings.window):
-                columns = np.flatnonzero(observed[slot])
-                state.tracks.store(step, columns, values[slot, columns])
-
-    def _store_log(self, control: np.void) -> None:
-        """Log the norms of pending steps, of the newest one from its summaries."""
-        state = self._state
-        results = {}
-        for sequence in range(max(1, int(control["sequence"]) - LOG_SLOTS + 1), int(control["sequence"]) + 1):
-            found = self._engine.result(sequence)
-            if found["sequence"]:
-                results[int(found["step"])] = found
-                if found["first_view"] >= 0:
-                    self._note_nonfinite(sequence, found)
-        for step, norms in self._norms(control).items():
-            if step == self._pending[-1]:
-                state.log.add(step, state.group_norms(), state.norm(), state.nonfinite())
-            elif step in results:
-                state.log.add(step, norms, results[step]["finite_norm"], results[step]["nonfinite"])
-            else:
-                finite = norms[np.isfinite(norms)]
-                state.log.add(step, norms, float(np.linalg.norm(finite)), int(np.isinf(norms).sum()))
-        self._settled = int(control["steps"])
-
-    def _note_nonfinite(self, sequence: int, found: dict[str, Any]) -> None:
-        state, step = self._state, int(found["step"])
-        arrangement = self._sources.get(sequence)
-        if state.first_nonfinite is not None or arrangement is None or step not in self._pending:
-            return
-        if found["first_nonfinite"] != NO_INDEX:
-            name = arrangement.names[arrangement.source[int(found["first_view"])]]
-            state.note_nonfinite(step, name, int(found["first_nonfinite"]))
+        counts = counts.astype(np.uint64).reshape(self._rows, bins_for(bits))
+        return SummaryTable(records.view(RECORD)[:rows], counts[:rows], bits)
 
 
-def _joint(norms: FloatArray) -> float:
-    """Joint norm of the rows that are there; inf if one is not finite."""
-    there = norms[~np.isnan(norms)]
-    largest = there.max(initial=0.0)
-    if not np.isfinite(largest) or largest == 0:
-        return float(largest)
-    return float(largest * np.sqrt(np.sum((there / largest) ** 2)))
-
-
-def _added(a: FloatArray, b: FloatArray) -> FloatArray:
-    both: FloatArray = np.where(np.isnan(a), b, np.where(np.isnan(b), a, np.hypot(a, b)))
-    return both
+NOT_SEEN = (
+    "arrays: expected, while a CUDA graph is captured, those of an update before, got new ones; update once "
+    "with the same arrays before capturing"
+)

@@ -36,6 +36,13 @@ class Readings:
         return self._held
 
     @property
+    def _heard(self) -> State:
+        """The states with all steps counted: waits for a device only where it replays a CUDA graph."""
+        if self._held.device is not None:
+            self._held.device.catch_up()
+        return self._held
+
+    @property
     def settings(self) -> dict[str, Any]:
         """What the stream was asked to keep, and, after the first update, what memory allowed."""
         return self._held.account()
@@ -74,22 +81,32 @@ class Readings:
     @property
     def observed(self) -> dict[str, int]:
         """Steps in which each array was there."""
-        return self._held.ledger.observed(self.names)
+        return self._heard.ledger.observed(self.names)
 
     @property
     def counted(self) -> StepSet:
         """The steps observed."""
-        return self._held.counted.copy()
+        return self._heard.counted.copy()
 
     @property
     def steps(self) -> int:
         """Steps observed."""
-        return len(self._held.counted)
+        return len(self._heard.counted)
 
     @property
     def last_step(self) -> int | None:
         """Number of the newest step; None before the first."""
-        return self._held.last_step
+        return self._heard.last_step
+
+    @property
+    def next_step(self) -> int:
+        """Number of the next step, if none is given; replays of a CUDA graph that left theirs out count."""
+        return self._heard.next_step
+
+    @property
+    def is_capturing(self) -> bool:
+        """Whether an update would now become part of a CUDA graph, which is being captured."""
+        return self._held.device is not None and self._held.device.is_capturing()
 
     @property
     def first_nonfinite(self) -> NonFinite | None:
@@ -123,16 +140,21 @@ class Readings:
             None before the first step, and where the newest one was forgotten by
             :meth:`GradientStream.rollback` or :meth:`GradientStream.discard`.
         """
-        state, device = self._held, self._held.device
-        if not state.has_newest or state.last_step is None:
-            return None
-        if device is not None and state.newest_step is None:
-            found = device.latest()
-            return None if found is None else Latest(found["step"], found["norm"], found["nonfinite"])
-        bad, norm = state.nonfinite(), state.norm()
-        if bad:
-            norm = math.nan if state.newest.records["nan"].any() else math.inf
-        return Latest(state.last_step, norm, bad)
+        state = self._held
+        newest = None
+        if state.newest_step is not None:
+            bad, norm = state.nonfinite(), state.norm()
+            if bad:
+                norm = math.nan if state.newest.records["nan"].any() else math.inf
+            newest = Latest(state.newest_step, norm, bad)
+        found = None if state.device is None else state.device.latest()
+        if found is None:
+            return newest
+        norm, bad = found["norm"], found["nonfinite"]
+        if newest is not None and newest.step == found["step"]:  # read when a part of it was there
+            norm = norm + newest.norm if bad or newest.nonfinite else math.hypot(norm, newest.norm)
+            bad += newest.nonfinite
+        return Latest(found["step"], norm, bad)
 
     def wait(self) -> Latest | None:
         """Return the newest step, having waited for its numbers; else as :meth:`latest`."""
@@ -147,7 +169,7 @@ class Readings:
         -------
         object with ``__cuda_array_interface__``, or None
             0-dim, float64; NaN or infinite if any value is. The next step overwrites it. None where
-            arrays lie in host memory.
+            arrays lie in host memory, and where a step was read before all of it was observed.
         """
         return None if self._held.device is None else self._held.device.norm()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
@@ -39,6 +40,10 @@ if TYPE_CHECKING:
 FloatArray = npt.NDArray[np.float64]
 
 _PAGE = 4096
+_ROOM = (
+    "plan", "rows", "groups", "elements", "keys", "known", "newest", "present", "home", "timeline",
+    "row_sketches", "group_ring", "tracks", "coordinates", "arrangements",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,7 @@ class State:
         self.newest_step: int | None = None  # whose summaries ``newest`` has
         self.home: tuple[int, int] | None = None  # DLPack device type and number, where arrays lie
         self.device: DeviceSide | None = None  # what lies there, if that is no host memory
+        self.replay_cadence = 1
         self.timeline = Timeline(settings.bits, 32, backend)
         self.log = RecordLog(settings.history)
         self.sketch = np.zeros(settings.sketch)
@@ -101,12 +107,18 @@ class State:
     @property
     def has_newest(self) -> bool:
         """Whether anything of the newest step can still be told from the steps before."""
-        return self.newest_step is not None or (self.device is not None and self.device.is_pending)
+        return self.newest_step is not None or (self.device is not None and self.device.has_steps)
 
     @property
     def last_step(self) -> int | None:
         """Number of the newest step."""
         return self.counted.last
+
+    @property
+    def next_step(self) -> int:
+        """Number of the next step, if none is given."""
+        last = -1 if self.last_step is None else self.last_step
+        return 1 + (last if self.device is None else max(last, self.device.newest))
 
     def declare(self, elements: Mapping[str, int]) -> None:
         """Say which parameters may come; see :meth:`gradtail.GradientStream.declare`."""
@@ -114,6 +126,12 @@ class State:
             raise RuntimeError("declare: expected a call before the first update, got one after it")
         self._divide(elements)  # raises where memory is too small
         self.declared = dict(elements)
+
+    def set_replay_cadence(self, every: int) -> None:
+        """See :meth:`gradtail.GradientStream.set_replay_cadence`."""
+        self.replay_cadence = every
+        if self.device is not None:
+            self.device.set_every(every)
 
     def begin(self, elements: Mapping[str, int], on_device: bool = False) -> None:
         """Settle how memory is divided, when the first arrays come."""
@@ -168,6 +186,22 @@ class State:
         self.timeline.grow(rows)
         self.newest, self.row_sketches = newest, row_sketches
         self.present = np.append(self.present, np.zeros(rows - held, bool))
+
+    def room(self) -> dict[str, Any]:
+        """Return what making room for arrays changes, for :meth:`give_back_room`."""
+        held = {name: copy.copy(value) for name, value in vars(self).items() if name in _ROOM}
+        for name in ("known", "arrangements"):
+            held[name] = {key: list(some) for key, some in held[name].items()}
+        held["groups"] = self.groups.copy()
+        for name in ("tracks", "coordinates"):  # which hold dicts of their own
+            held[name] = copy.copy(held[name])
+            parts = vars(held[name])
+            parts.update({key: dict(part) for key, part in parts.items() if isinstance(part, dict)})
+        return {**held, "device": self.device, "current": self.current}
+
+    def give_back_room(self, room: Mapping[str, Any]) -> None:
+        """Forget the arrays that have come since, of which no value was counted."""
+        vars(self).update(room)
 
     def group_rows(self, group: str | None) -> list[int]:
         """Return the rows of a group, of a prefix of several, or of all."""
@@ -294,6 +328,8 @@ class State:
         self.counted = self.counted.cut(last)
         if self.first_nonfinite is not None and self.first_nonfinite.step > last:
             self.first_nonfinite = None
+        if self.device is not None:
+            self.device.go_back()
 
 
 def _covered(places: list[Place]) -> int:

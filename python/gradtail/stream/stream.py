@@ -161,6 +161,39 @@ class GradientStream(Readings):
         """
         observe(self._held, _named(arrays), step, places)
 
+    def set_replay_cadence(self, every: int) -> None:
+        """Say which replays of a CUDA graph observe, where an update is part of one.
+
+        Each replay is a step, numbered on from the newest; observed are those whose number is a multiple.
+        What holds now holds for graphs captured before, too. It has no say in other updates, and none where
+        arrays lie in host memory.
+
+        Parameters
+        ----------
+        every : int
+
+        Raises
+        ------
+        TypeError, ValueError
+            Not a positive int.
+        """
+        if isinstance(every, bool) or not isinstance(every, (int, np.integer)):
+            raise TypeError(f"every: expected an int, got {every!r}")
+        if not 1 <= every < 2**31:
+            raise ValueError(f"every: expected an int from 1 to 2**31 - 1, got {every}")
+        self._held.set_replay_cadence(int(every))
+
+    def leave_out(self, step: int) -> None:
+        """Say that a step was not observed, so that replays of a CUDA graph are numbered behind it.
+
+        Parameters
+        ----------
+        step : int
+            Above the newest.
+        """
+        if self._held.device is not None:
+            self._held.device.leave_out(int(step))
+
     def sketch(
         self, arrays: Mapping[str, Any] | Sequence[Any], places: Places | None = None
     ) -> npt.NDArray[np.float64]:

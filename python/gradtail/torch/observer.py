@@ -96,7 +96,8 @@ class Observer:
     @property
     def next(self) -> int:
         """Number of the next step, if none is given."""
-        return 0 if self.last is None else self.last + 1
+        stream = self.stream.next_step  # it hears of replays of a CUDA graph, which do not come by here
+        return stream if self.last is None else max(stream, self.last + 1)
 
     def observe(
         self,
@@ -123,6 +124,9 @@ class Observer:
         again : bool
             Whether this belongs to the newest step, of which other parameters were seen.
         """
+        if self.stream.is_capturing:
+            self._capture(when, step, only)
+            return True
         number, self.known = self._number(step, again), None
         noted = self._loss if loss is None else self.losses.accept(loss)
         due = self.cadence.is_due(number)
@@ -132,6 +136,7 @@ class Observer:
                 self.stream.discard()
         if overflow is not None or not due:
             self._settle(number, None, noted)
+            self.stream.leave_out(number)
             return False
         if self.inside:
             inside, before = frozenset(self.inside), only
@@ -140,11 +145,21 @@ class Observer:
         arrays, places = self.gradients.here(only)
         if arrays:
             self._update(arrays, number, places)
-        norm = self._newest_norm(number)
+        norm = self._newest_norm() if arrays or self.stream.last_step == number else 0.0
         self._settle(number, norm, noted)
         self.micro.close(number, norm, self.gradients.present())
         self._tag(number, when)
         return True
+
+    def _capture(self, when: str, step: int | None, only: Callable[[str, nn.Parameter], bool] | None) -> None:
+        """Have the pass become part of a CUDA graph, whose replays are steps that nobody tells of here."""
+        arrays, places = self.gradients.here(only)
+        self.known = None
+        if arrays:
+            self.stream.set_replay_cadence(self.cadence.every)
+            self._update(arrays, self.next if step is None else step, places)
+            self.known = self._newest_norm()
+        self._tag(self.next, when)
 
     def note_loss(self, given: object, *, late: bool) -> None:
         """Keep a loss for the step that a hook will observe, or has observed just now.
@@ -253,6 +268,8 @@ class Observer:
 
     def skip_if(self, bad: bool | Tensor, step: int) -> None:
         """Note a step that changed nothing if its norm was ``bad``, which may be known later."""
+        if self.stream.is_capturing:  # one flag for all replays
+            return
         if not isinstance(bad, Tensor):
             if bad:
                 self.skip(step, "found_inf")
@@ -342,15 +359,12 @@ class Observer:
         else:
             reading(arrays, lambda: self.stream.update(arrays, number, places=places))
 
-    def _newest_norm(self, number: int) -> Norm:
-        stream = self.stream
-        if stream.last_step != number:  # there was no gradient
-            return 0.0
-        there = getattr(stream, "device_norm", None)
-        if there is not None and (found := there()) is not None:
+    def _newest_norm(self) -> Norm:
+        """Return the norm of the step that was observed just now."""
+        if (found := self.stream.device_norm()) is not None:
             self._asynchronous = True
             return taken(found)
-        newest = stream.wait()
+        newest = self.stream.wait()
         return 0.0 if newest is None else newest.norm
 
     def _add_loss(self, number: int, loss: Tensor | float) -> None:
