@@ -77,7 +77,13 @@ function(gradtail_add_cuda target)
   if(GRADTAIL_WERROR)
     set_target_properties(gradtail_cuda PROPERTIES COMPILE_WARNING_AS_ERROR ON)
   endif()
-  target_sources(${target} PRIVATE csrc/cuda/engine.cpp csrc/cuda/plan.cpp $<TARGET_OBJECTS:gradtail_cuda>)
+  target_sources(${target} PRIVATE
+    csrc/cuda/engine.cpp
+    csrc/cuda/engine_plans.cpp
+    csrc/cuda/engine_results.cpp
+    csrc/cuda/memory.cpp
+    csrc/cuda/plan.cpp
+    $<TARGET_OBJECTS:gradtail_cuda>)
   target_compile_definitions(${target} PRIVATE GRADTAIL_CUDA=1)
   target_link_libraries(${target} PRIVATE CUDA::cudart_static)
 endfunction()

@@ -114,4 +114,18 @@ class OwnEvent {
   runtime::Event event_ = nullptr;
 };
 
+// Memory on a device that holds zeros to begin with, for others to point to.
+class ZeroedMemory {
+ public:
+  ZeroedMemory(int device, std::size_t bytes);
+  void* get() const { return memory_.get(); }
+  std::size_t bytes() const { return memory_.bytes(); }
+  void write(const void* from, std::size_t bytes);  // waits
+  void read(void* to, std::size_t bytes);           // waits
+
+ private:
+  int device_;
+  DeviceMemory memory_;
+};
+
 }  // namespace gradtail::cuda
