@@ -99,6 +99,7 @@ def install(module: Any, patch: pytest.MonkeyPatch) -> Device:
 
     patch.setattr(extension, "engine", module)
     patch.setattr(arrangement, "views_of", pretend)
+    patch.setattr(cuda, "framework_of", lambda views: "torch")  # whose memory stays until streams are done
     patch.setattr(cuda, "stream_now", lambda number, framework: device.stream)
     return device
 

@@ -207,5 +207,6 @@ def install(monkeypatch: Any) -> Any:
     cupy = make()
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     monkeypatch.setattr(buffers, "native_reads", lambda device: False)
+    monkeypatch.setattr(buffers.extension, "engine", None)
     monkeypatch.setattr(buffers, "_warned", True)
     return cupy

@@ -37,15 +37,30 @@ def test_an_engine_gives_back_all_it_took(device):
     plan = engine.prepare(described)
     assert engine.engine.nbytes == device.counters()["live_bytes"] - before["live_bytes"]
     engine.update(plan, described)
-    device.begin_capture(engine.stream)
-    engine.update(plan, described, step=-1)
-    device.end_capture(engine.stream)
-    assert engine.engine.nbytes == device.counters()["live_bytes"] - before["live_bytes"]
     engine.engine.stage_open(engine.stream)
     engine.engine.staged()
     del engine
     gc.collect()
     assert counted(device, *LIVE) == before
+
+
+def test_what_a_graph_writes_to_outlives_the_engine(device):
+    engine = engine_of(device)
+    described = engine.views(arrays_of(0))
+    plan = engine.prepare(described)
+    engine.update(plan, described)
+    device.begin_capture(engine.stream)
+    engine.update(plan, described, step=-1)
+    graph, stream, nbytes = device.end_capture(engine.stream), engine.stream, engine.engine.nbytes
+    assert nbytes == device.counters()["live_bytes"]
+    del engine
+    gc.collect()
+    assert (
+        0 < device.counters()["live_bytes"] < nbytes
+    )  # the plan of the update that was no part of it is gone
+    device.replay(graph, stream)
+    device.synchronize(stream)
+    device.check_redzones()
 
 
 def test_forgetting_a_plan_releases_its_memory(device):

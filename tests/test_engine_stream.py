@@ -172,6 +172,8 @@ class TestUploads:
         described = engine.views(arrays_of(0))
         plan = engine.prepare(described)
         engine.update(plan, described)
+        engine.wait()
+        engine.update(plan, described)
         usual = device.pending(engine.stream)
         engine.wait()
         engine.update(plan, described)

@@ -20,6 +20,7 @@ from streams import assert_same_history, assert_same_ring, assert_same_summary  
 from torch import nn  # noqa: E402
 
 from gradtail import GradientStream  # noqa: E402
+from gradtail.stream.on_device import DeviceNorm  # noqa: E402
 from gradtail.torch import Monitor, observer  # noqa: E402
 
 
@@ -292,3 +293,15 @@ class TestCost:
             assert monitor.stream.extra_seconds() == 0
         assert graph
         assert monitor.stream.extra_seconds() > 0
+
+
+def test_torch_takes_the_norm_where_it_lies() -> None:
+    """A build of torch without CUDA says that it has none, and has no word against the description."""
+
+    class Engine:
+        norm_address = 4096
+
+    there = DeviceNorm(Engine(), 0)
+    with pytest.raises((RuntimeError, AssertionError, TypeError)) as refused:
+        torch.as_tensor(there, device=torch.device("cuda", there.device))
+    assert "read only" not in str(refused.value)

@@ -336,6 +336,7 @@ def test_other_arrays_in_cuda_memory_are_refused_and_cupy_is_named(cupy):
 
 def test_torch_tensors_in_cuda_memory_are_refused_without_kernels(torch, monkeypatch):
     monkeypatch.setattr(buffers, "native_reads", lambda device: False)
+    monkeypatch.setattr(buffers.extension, "engine", None)
     message = str(buffers._device_error("x", torch.device("cuda:0")))
     assert message.startswith("x: expected an array on the CPU, got one on cuda:0; this build has no backend")
     assert message.endswith(".cpu(), or pass cupy.from_dlpack(x), which is read slowly")

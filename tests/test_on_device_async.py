@@ -11,6 +11,7 @@ import pytest
 from pretend import Device, Pair
 from streams import assert_same_stream
 
+from gradtail.backends import cuda
 from gradtail.stream import on_device, unread
 
 SHAPES = {"a": (20, 9), "b": (33,)}
@@ -165,4 +166,15 @@ def test_updates_on_several_streams_and_readings_between(device: Device) -> None
         pair.update(gradient(step))
         if step % 3 == 0:
             pair.there.summary()
+    assert_same_stream(pair.there, pair.here)
+
+
+def test_arrays_whose_framework_is_not_known_are_waited_for(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else would keep their memory until it has been read."""
+    monkeypatch.setattr(cuda, "framework_of", lambda views: "")
+    pair = Pair(device)
+    pair.update(gradient(0))
+    assert pair.there.latest().step == 0  # though nobody has advanced the device
     assert_same_stream(pair.there, pair.here)

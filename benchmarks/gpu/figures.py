@@ -53,6 +53,9 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f"--minutes: expected a positive number, got {found.minutes}")
     if found.only and not any(_wanted(key, found.only) for key in known):
         parser.error(f"--only: expected beginnings of {known}, got {found.only}")
+    for path in (found.output, found.json):  # before anything is measured
+        if path is not None and not path.resolve().parent.is_dir():
+            parser.error(f"--output, --json: expected a file in a folder that exists, got {path}")
     return found
 
 

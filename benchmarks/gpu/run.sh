@@ -20,6 +20,9 @@ wheels=${GRADTAIL_GPU_WHEELS:-}
 python=${PYTHON:-python3}
 site=$root/build/gpu/site
 known="build tests sanitize figures sass"
+case " $* " in
+  *" -h "* | *" --help "*) sed -n '2,14s/^# \{0,1\}//p' benchmarks/gpu/run.sh; exit 0 ;;
+esac
 stages=${*:-$known}
 for stage in $stages; do
   case " $known " in
@@ -70,6 +73,8 @@ build() {
   run build 1200 "$python" -m pip install -v --no-index --no-deps --no-build-isolation --no-compile --upgrade \
     --target "$site" "$root"
   run info 120 "$python" -m gradtail info
+  run imported 120 "$python" -c "import gradtail, sys; print(gradtail.__file__); \
+    sys.exit(not gradtail.__file__.startswith('$site') and 'another gradtail is installed and comes first')"
 }
 
 for stage in $stages; do

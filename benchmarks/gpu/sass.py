@@ -99,7 +99,7 @@ def find(tool: str) -> str | None:
     return next((str(root / tool) for root in roots if (root / tool).is_file()), None)
 
 
-def compiled(nvcc: str, architecture: str, cubin: Path) -> list[Kernel]:
+def compiled(nvcc: str, architecture: str, cubin: Path, *defined: str) -> list[Kernel]:
     """Compile the kernels for one architecture and return what ptxas says."""
     command = [
         nvcc,
@@ -111,6 +111,7 @@ def compiled(nvcc: str, architecture: str, cubin: Path) -> list[Kernel]:
         "-v",
         "-o",
         str(cubin),
+        *defined,
     ]
     result = subprocess.run([*command, str(KERNELS)], capture_output=True, text=True, check=False)
     if result.returncode:
@@ -166,7 +167,7 @@ def loops_of(code: list[Instruction]) -> Iterator[list[Instruction]]:
 
 
 def fast_road(body: list[Instruction]) -> list[Instruction]:
-    """Return the way through a loop that counts every value, and of those ways the shortest.
+    """Return the way through a loop that counts every value, with all mma, and of those ways the shortest.
 
     Cold code lies behind forward branches: it is what a branch leads around without missing a count, or what
     a branch out of the loop leads to.
@@ -182,12 +183,14 @@ def fast_road(body: list[Instruction]) -> list[Instruction]:
         if instruction.base == "BRA" and i != end - 1:
             target = place.get(target_of(instruction) or -1, -1)
             conditional = (
-                bool(instruction.predicate) or re.match(r"!?U?P\d", instruction.operands) is not None
+                bool(instruction.predicate)
+                or instruction.operation == "BRA.DIV"  # of warps whose lanes have not met
+                or re.match(r"!?U?P\d", instruction.operands) is not None
             )
             after = ([i + 1] if conditional else []) + ([target] if target > i else [])
         elif instruction.base == "EXIT" and not instruction.predicate:
             after = []
-        counts = instruction.operation.startswith(COUNTS)
+        counts = instruction.operation.startswith((*COUNTS, "HMMA"))
         for j in after:
             if best[j] != worst:
                 best[i] = max(best[i], (best[j][0] + counts, best[j][1] - 1, j))
@@ -266,6 +269,28 @@ to bfloat16. Scale 1 is of tensors whose largest magnitude lies between 2^-24 an
 """
 
 
+TENSOR_SWITCH = "-DGRADTAIL_TENSOR_SUMS=1"
+TENSOR = """\
+`csrc/cuda/tensor_sums.cuh` sums S1 of bfloat16 at scale 1 on tensor cores. It is off on every architecture
+until it has been verified on one; this is what is compiled with `-DGRADTAIL_TENSOR_SUMS=1`, counted as above,
+and beside it what is shipped.
+"""
+
+
+def on_tensor_cores(
+    nvcc: str, cuobjdump: str, architecture: str, folder: str, shipped: list[list[str]]
+) -> Iterator[list[str]]:
+    """Yield the rows of the hot kernels with sums on tensor cores, each beside the row of ``shipped``."""
+    cubin = Path(folder, f"{architecture}-tensor.cubin")
+    kernels = compiled(nvcc, architecture, cubin, TENSOR_SWITCH)
+    code = disassembled(cuobjdump, cubin)
+    for kernel in sorted((kernel for kernel in kernels if kernel.hot), key=lambda kernel: kernel.name):
+        for row in counted(architecture, kernel, hot_loops(code[kernel.mangled])):
+            if row[2:4] == ["bfloat16", "1"]:
+                before = next(other[4] for other in shipped if other[:4] == row[:4])
+                yield [*row[:2], before, *row[4:], str(kernel.registers), str(kernel.spilled)]
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -292,6 +317,7 @@ def main() -> int:
         )
     registers: list[list[str]] = []
     instructions: list[list[str]] = []
+    tensor: list[list[str]] = []
     spilled: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         for architecture in arguments.architectures:
@@ -309,6 +335,8 @@ def main() -> int:
                     spilled.append(f"{architecture} {kernel.name}: {kernel.spilled} bytes")
                 if kernel.hot and kernel.mangled in code:
                     instructions += counted(architecture, kernel, hot_loops(code[kernel.mangled]))
+            if cuobjdump is not None and not arguments.check and architecture != "sm_75":
+                tensor += on_tensor_cores(nvcc, cuobjdump, architecture, folder, instructions)
     if not arguments.check:
         version = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
         release = re.search(r"V([\d.]+)", version)
@@ -323,6 +351,9 @@ def main() -> int:
         )
         lines += ["", "## Instructions per element of the hot loops", "", EXPLANATION]
         lines += table(["arch", "histogram", "dtype", "scale", "all", *PIPES], instructions)
+        if tensor:
+            lines += ["", "## Sums on tensor cores", "", TENSOR]
+            lines += table(["arch", "histogram", "shipped", "all", *PIPES, "registers", "spills"], tensor)
         lines += ["", "## Registers and spills", ""]
         lines += ["Bytes; spills are stores and loads. Shared memory is dynamic but for the last column."]
         lines += [

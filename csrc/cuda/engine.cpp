@@ -75,7 +75,26 @@ Engine::Engine(const Settings& settings) : settings_(settings), properties_(runt
 
 Engine::~Engine() {
   const runtime::DeviceGuard guard(settings_.device);
+  const runtime::RelaxedCapture relaxed;
   runtime::wait(last_.get());
+  if (!frozen_.empty()) {  // graphs may be replayed as long as the process lives: what they write to is never freed
+    struct Kept {
+      DeviceMemory memory;
+      std::vector<DeviceMemory> scratch;
+      PinnedMemory results;
+      std::vector<std::unique_ptr<Prepared>> frozen;
+    };
+    new Kept{std::move(memory_), std::move(scratch_), std::move(results_), std::move(frozen_)};
+  }
+  // Here and not after the guard: freeing makes the device of the memory a current one.
+  plans_.clear();
+  frozen_.clear();
+  scratch_.clear();
+  memory_ = DeviceMemory();
+  timing_.reset();
+  last_ = OwnEvent();
+  staged_ = OwnEvent();
+  copies_ = OwnStream();
 }
 
 void Engine::allocate() {
@@ -143,7 +162,13 @@ void Engine::empty(runtime::Stream stream) {
   check("copy", runtime::copy_to_device(s.open_records, records, rows * sizeof(Record), stream));
   if (stream == copies_.get()) return;
   check("record", runtime::record(last_.get(), stream));  // an update on another stream comes after it
-  last_stream_ = stream;
+}
+
+void Engine::empty_now() {
+  wait();
+  const runtime::RelaxedCapture relaxed;
+  empty(copies_.get());
+  check("wait", runtime::synchronize(copies_.get()));
 }
 
 void Engine::stage_open(runtime::Stream stream) {
@@ -161,7 +186,6 @@ void Engine::stage_open(runtime::Stream stream) {
   check("copy", runtime::copy_to_device(&state_.control->fresh, to + records.bytes + counts.bytes, 4, stream));
   check("record", runtime::record(staged_.get(), stream));
   check("record", runtime::record(last_.get(), stream));  // as in empty()
-  last_stream_ = stream;
 }
 
 void Engine::staged(void* records, void* counts) {
@@ -192,14 +216,16 @@ void Engine::update(int number, const BufferView* views, const StepArguments& st
   bool same_dtypes = true;
   for (std::size_t v = 0; v < n && same_dtypes; ++v) same_dtypes = views[v].dtype == slot->views[v].dtype;
   Prepared* plan = slot.get();
-  // Before anything is enqueued: updates that have not run still need the tables as they are.
-  if (!captured && stream != last_stream_) check("wait", runtime::stream_waits(stream, last_.get()));
+  // Before anything is enqueued: updates that have not run still need the tables as they are. Whatever the stream: it
+  // may be another one with the handle of one that is gone.
+  if (!captured) check("wait", runtime::stream_waits(stream, last_.get()));
   if (captured) {
     const runtime::RelaxedCapture relaxed;  // memory of its own, which nothing rewrites while graphs may be replayed
     auto made = make({views, views + n}, slot->tracks.data(), slot->pieces.empty() ? nullptr : slot->pieces.data());
     frozen_.push_back(std::move(made));
     plan = frozen_.back().get();
   } else if (!same_dtypes) {
+    wait();  // the tables that go may be in use
     slot = make({views, views + n}, slot->tracks.data(), slot->pieces.empty() ? nullptr : slot->pieces.data());
     plan = slot.get();
   } else if (n > 0 && std::memcmp(views, plan->views.data(), n * sizeof(BufferView)) != 0) {
@@ -218,12 +244,17 @@ void Engine::update(int number, const BufferView* views, const StepArguments& st
   if (timed != nullptr) check("record", runtime::record(timed->end.get(), stream));
   if (captured) return;
   check("record", runtime::record(last_.get(), stream));
-  last_stream_ = stream;
 }
 
-bool Engine::is_done() const { return runtime::is_done(last_.get()); }
+bool Engine::is_done() const {
+  const runtime::RelaxedCapture relaxed;  // another thread may be capturing
+  return runtime::is_done(last_.get());
+}
 
-void Engine::wait() const { check("wait", runtime::wait(last_.get())); }
+void Engine::wait() const {
+  const runtime::RelaxedCapture relaxed;
+  check("wait", runtime::wait(last_.get()));
+}
 
 void Engine::wait(runtime::Stream stream) const {
   const runtime::DeviceGuard guard(settings_.device);
@@ -232,6 +263,7 @@ void Engine::wait(runtime::Stream stream) const {
 }
 
 double Engine::elapsed_seconds() {
+  const runtime::RelaxedCapture relaxed;
   double total = 0;
   while (!timing_->waiting.empty() && runtime::is_done(timing_->waiting.front().end.get())) {
     Timing::Pair& pair = timing_->waiting.front();

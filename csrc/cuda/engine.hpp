@@ -59,6 +59,7 @@ class Engine {
   void peek(const Array& array, void* to);  // likewise, of what no update that is still to end writes: does not wait
   // Enqueue that counts and records start anew; steps go on being numbered.
   void empty(runtime::Stream stream);
+  void empty_now();  // waits
   // Enqueue a copy of counts and records of the open block, which then begins anew with the newest step, and wait for
   // the copy when it is asked for.
   void stage_open(runtime::Stream stream);
@@ -98,7 +99,6 @@ class Engine {
   std::unique_ptr<Timing> timing_;
   OwnStream copies_;
   OwnEvent last_;  // behind the newest update
-  runtime::Stream last_stream_ = nullptr;
   std::int64_t launches_ = 0;
 };
 

@@ -58,11 +58,14 @@ inline void bind_engine(py::module_& m) {
           "prepare",
           [](Engine& self, const py::array& views, const py::array& tracks, const py::object& pieces) {
             const void* const p = pieces.is_none() ? nullptr : pieces.cast<py::array>().data();
-            return self.prepare(static_cast<const BufferView*>(views.data()), views.size(),
-                                static_cast<const TrackPlan*>(tracks.data()), static_cast<const DevicePiece*>(p));
+            const auto* const first = static_cast<const BufferView*>(views.data());
+            const auto* const followed = static_cast<const TrackPlan*>(tracks.data());
+            const std::int64_t n = views.size();
+            py::gil_scoped_release nogil;
+            return self.prepare(first, n, followed, static_cast<const DevicePiece*>(p));
           },
           "views"_a, "tracks"_a, "pieces"_a)
-      .def("forget", &Engine::forget, "plan"_a)
+      .def("forget", &Engine::forget, "plan"_a, py::call_guard<py::gil_scoped_release>())
       .def(
           "update",
           [](Engine& self, int plan, const py::array& views, std::int64_t step, bool begin, bool fresh, bool cadence,
@@ -104,7 +107,11 @@ inline void bind_engine(py::module_& m) {
           [](Engine& self, const std::string& name) {
             const Array array = self.array(name);
             py::array_t<std::uint8_t> out(static_cast<py::ssize_t>(array.bytes));
-            self.peek(array, out.mutable_data());
+            void* const to = out.mutable_data();
+            {
+              py::gil_scoped_release nogil;
+              self.peek(array, to);
+            }
             return out;
           },
           "name"_a)
@@ -121,9 +128,14 @@ inline void bind_engine(py::module_& m) {
            [](Engine& self) {
              py::array_t<std::uint8_t> records(static_cast<py::ssize_t>(self.array("open_records").bytes));
              py::array_t<std::uint8_t> counts(static_cast<py::ssize_t>(self.array("open_counts").bytes));
-             self.staged(records.mutable_data(), counts.mutable_data());
+             void *const first = records.mutable_data(), *const second = counts.mutable_data();
+             {
+               py::gil_scoped_release nogil;
+               self.staged(first, second);
+             }
              return py::make_tuple(records, counts);
            })
+      .def("empty_now", &Engine::empty_now, py::call_guard<py::gil_scoped_release>())
       .def(
           "empty", [](Engine& self, std::uintptr_t stream) { self.empty(stream_of(stream)); }, "stream"_a)
       .def(

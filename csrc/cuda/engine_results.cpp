@@ -89,7 +89,15 @@ void Engine::go_on(std::int64_t step, std::int64_t calls, int every) {
   if (calls >= 0) control.calls = calls;
   if (every >= 0) control.every = every;
   std::memcpy(staging_.host(), &control, sizeof control);
-  check("copy", runtime::copy_to_device(state_.control, staging_.host(), sizeof control, copies_.get()));
+  // Only what is set here: the rest is the kernels'.
+  const auto* const from = static_cast<const unsigned char*>(staging_.host());
+  const auto put = [&](void* to, std::size_t bytes) {
+    const std::size_t at = static_cast<unsigned char*>(to) - reinterpret_cast<unsigned char*>(state_.control);
+    check("copy", runtime::copy_to_device(to, from + at, bytes, copies_.get()));
+  };
+  if (step >= -1) put(&state_.control->step, sizeof control.step);
+  if (calls >= 0) put(&state_.control->calls, sizeof control.calls);
+  if (every >= 0) put(&state_.control->every, sizeof control.every);
   check("wait", runtime::synchronize(copies_.get()));
 }
 

@@ -63,7 +63,9 @@ class Finish {
     __syncthreads();
     if (thread_ == 0) shared_.flag = atomicAdd(&s_.control->finished, 1u) == gridDim.x - 1;
     __syncthreads();
-    if (shared_.flag != 0) close(skipped);
+    if (shared_.flag == 0) return;
+    __threadfence();  // what the others had written before they said so
+    close(skipped);
   }
 
  private:

@@ -27,7 +27,10 @@ class DeviceMemory {
   DeviceMemory(int device, std::size_t bytes) : device_(device), bytes_(bytes) {
     if (bytes > 0) check("allocate", runtime::allocate(device, bytes, &memory_));
   }
-  ~DeviceMemory() { runtime::release(device_, memory_); }
+  ~DeviceMemory() {
+    // Of an empty one no device is asked: to turn to device 0 is to make a context there.
+    if (memory_ != nullptr) runtime::release(device_, memory_);
+  }
   DeviceMemory(DeviceMemory&& other) noexcept { swap(other); }
   DeviceMemory& operator=(DeviceMemory&& other) noexcept {
     swap(other);

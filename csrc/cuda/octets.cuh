@@ -12,6 +12,7 @@
 #include "histogram.cuh"
 #include "layout.hpp"
 #include "sums.cuh"
+#include "tensor_sums.cuh"
 
 namespace gradtail::cuda {
 
@@ -62,8 +63,13 @@ class Taker {
   template <typename Raw, int kBits, bool kScaled>
   GRADTAIL_DEVICE std::uint32_t take_octets(const Raw* base, const uint4* entries, int& at, const Walk& walk,
                                             Columns columns, Totals<kLanes>& totals, Histogram<kMode>& histogram) {
-    // Groups asked for before the first is used.
-    constexpr int kAhead = sizeof(Raw) == 4 ? 2 : kMode == BinMode::kWindow ? kHalvesAheadOfWindow : kHalvesAhead;
+    // The lanes of a warp go together then: the scale is 1 for all of them, and they turn back at the same octet.
+    constexpr bool kTensor = kTensorSums && std::is_same_v<Raw, Bfloat> && !kScaled;
+    // Groups asked for before the first is used. With blocks of 8 terms on tensor cores registers do for two.
+    constexpr int kAhead = sizeof(Raw) == 4 || (kTensor && kTensorTerms == 8) ? 2
+                           : kMode == BinMode::kWindow                        ? kHalvesAheadOfWindow
+                                                                              : kHalvesAhead;
+    TensorSums tensor;
     const std::uint32_t limit = bits_of(kScaled ? sums.limit() : float_power_of_two(kUnscaledHeadroom));
     while (true) {
       std::uint32_t later = 0;
@@ -78,17 +84,20 @@ class Taker {
           group[k].load(base + (static_cast<int>(entry.w) + position));
           signs[k] = signs_of(entry, position);
         }
-        if (!fits<Raw, kAhead>(group, limit, totals, histogram)) {
+        const bool fitting = fits<Raw, kAhead>(group, limit, totals, histogram);
+        if constexpr (kTensor) add_together(tensor, group, fitting, totals);
+        if (!fitting) {
           later |= ((1u << kAhead) - 1) << begin;
           continue;
         }
         typename Histogram<kMode>::template Counter<kBits> counter(histogram);
         GRADTAIL_UNROLL
-        for (int k = 0; k < kAhead; ++k) take<kScaled>(group[k], begin + k, signs[k], counter);
+        for (int k = 0; k < kAhead; ++k) take<kScaled, kTensor ? 2 : 1>(group[k], begin + k, signs[k], counter);
       }
+      if constexpr (kTensor) sums.part[0] = tensor.taken();
       sums.move(totals);
       if (!kScaled) sums.inverse = 1;  // as it was: no register keeps it meanwhile
-      if (later != 0) return later;
+      if (together<kTensor>(later != 0)) return later;
       if (at + walk.step >= walk.end) return 0;
       at += walk.step;
       base += walk.stride;
@@ -114,9 +123,20 @@ class Taker {
       x[l] = (finite >> l & 1) != 0 ? static_cast<Acc>(value_of(base[offset + l])) : Acc{0};
       largest = largest_of(largest, x[l]);
     }
-    if (!sums.fits(largest)) sums.rescale(totals, largest);
+    bool beyond = false;
+    if (!sums.fits(largest)) {
+      if constexpr (!kTensorSums || kWide)
+        sums.rescale(totals, largest);
+      else if (sums.inverse == 1)
+        beyond = true;
+      else
+        sums.template rescale<false>(totals, largest);
+    }
     sums.max_abs = largest_of(sums.max_abs, largest);
     turn_and_add(x, signs_of(entry, position), turn);
+    if constexpr (kTensorSums && !kWide) {
+      if (beyond) return sums.add_beyond(totals, x);
+    }
     if constexpr (!kWide) {
       GRADTAIL_UNROLL
       for (int l = 0; l < kGroup; ++l) x[l] *= sums.inverse;
@@ -125,6 +145,31 @@ class Taker {
   }
 
  private:
+  // Whether it is so for this lane, or if kTensor for any lane of the warp.
+  template <bool kTensor>
+  GRADTAIL_DEVICE static bool together(bool is) {
+    if constexpr (kTensor) return !of_all_lanes(!is);
+    return is;
+  }
+
+  // S1 of groups: on tensor cores if all lanes of the warp take theirs now, else by those that do, each for itself.
+  template <typename Raw, int kGroups>
+  GRADTAIL_DEVICE static void add_together(TensorSums& tensor, const Group<Raw> (&group)[kGroups], bool fitting,
+                                           Totals<kLanes>& totals) {
+    if (of_all_lanes(fitting)) {
+      GRADTAIL_UNROLL
+      for (int k = 0; k < kGroups; ++k) tensor.add(group[k].w);
+    } else if (fitting) {
+      GRADTAIL_UNROLL
+      for (int k = 0; k < kGroups; ++k) {
+        float sum = group[k].value(0);
+        GRADTAIL_UNROLL
+        for (int l = 1; l < kGroup; ++l) sum += group[k].value(l);
+        totals.sum[0][asked_lane()] += static_cast<double>(sum);
+      }
+    }
+  }
+
   // Whether groups have finite values alone, which go with the scale and of which shared memory has counters. If so
   // their zeros are counted, and their largest magnitude is remembered.
   template <typename Raw, int kGroups>
@@ -159,7 +204,7 @@ class Taker {
     return true;
   }
 
-  template <bool kScaled, typename Raw, typename Counter>
+  template <bool kScaled, int kFrom, typename Raw, typename Counter>
   GRADTAIL_DEVICE void take(const Group<Raw>& group, int turn, std::uint32_t signs, Counter& counter) {
     float x[kGroup];
     GRADTAIL_UNROLL
@@ -179,7 +224,7 @@ class Taker {
     }
     GRADTAIL_UNROLL
     for (int l = 0; l < kGroup; ++l) x[l] = kScaled ? x[l] * sums.inverse : x[l];
-    sums.add(x);
+    sums.template add<kFrom>(x);
   }
 
   // acc[(l + turn) % 8] += +-value[l] for a turn that is not known beforehand: registers have no index.

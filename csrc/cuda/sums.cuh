@@ -8,6 +8,7 @@
 #include "../core/moments.hpp"
 #include "device.hpp"
 #include "group.cuh"
+#include "tensor_sums.cuh"
 
 namespace gradtail::cuda {
 
@@ -48,17 +49,20 @@ struct NarrowSums {
   }
   GRADTAIL_DEVICE bool fits(float magnitude) const { return magnitude <= limit(); }
 
-  // Take a scale that goes with a finite magnitude beyond the limit.
+  // Take a scale that goes with a finite magnitude beyond the limit; not kFirst: not that of 1.
+  template <bool kFirst = true>
   GRADTAIL_DEVICE void rescale(Totals<kLanes>& totals, float magnitude) {
     move(totals);
     const int before = exponent(), fitting = float_exponent(magnitude);
-    const bool unscaled = fitting >= kUnscaledLow && fitting <= kUnscaledHeadroom;
-    const int now = unscaled ? 0 : fitting > 126 ? 126 : fitting;
+    const bool unscaled = kFirst && fitting >= kUnscaledLow && fitting <= kUnscaledHeadroom;
+    const int now = unscaled ? 0 : fitting > 126 ? 126 : !kFirst && fitting == 0 ? 1 : fitting;
     for (int p = 1; p <= 4; ++p) totals.sum[p - 1][threadIdx.x] *= power_of_two(p * (before - now));
     inverse = float_power_of_two(-now);
   }
 
   // A group, in units of the scale. Sums of 8, then of 8 such: 16 roundings at most, which keep within 1e-6.
+  // kFrom: the lowest power, 1 or 2.
+  template <int kFrom = 1>
   GRADTAIL_DEVICE void add(const float (&y)[8]) {
     float first = y[0], second = y[0] * y[0], third = second * y[0], fourth = second * second;
     GRADTAIL_UNROLL
@@ -69,10 +73,19 @@ struct NarrowSums {
       third = fmaf(q, y[l], third);
       fourth = fmaf(q, q, fourth);
     }
-    part[0] += first;
+    if constexpr (kFrom == 1) part[0] += first;
     part[1] += second;
     part[2] += third;
     part[3] += fourth;
+  }
+
+  // A group with values beyond the scale of 1, which stays: then it is the scale of all lanes of a warp or of none.
+  GRADTAIL_DEVICE void add_beyond(Totals<kLanes>& totals, const float (&x)[8]) {
+    for (int l = 0; l < 8; ++l) {
+      const double y = static_cast<double>(x[l]);
+      double power = 1;
+      for (int p = 0; p < 4; ++p) totals.sum[p][threadIdx.x] += power *= y;
+    }
   }
 
   // Move the short sums to the long ones, after 8 groups at most.

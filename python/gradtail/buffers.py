@@ -324,7 +324,7 @@ def is_cupy(x: object) -> bool:
 def native_reads(device: int) -> bool:
     """Whether the native extension of this build reads memory of this DLPack device type."""
     if device in dlpack.CUDA_DEVICES:
-        return extension.engine is not None
+        return extension.engine is not None and (extension.engine is not core or extension.has_devices())
     return core is not None and device in dlpack.HOST_DEVICES
 
 
@@ -388,8 +388,19 @@ def _dtype_error(name: str, dtype: object) -> TypeError:
 
 
 def _device_error(name: str, device: object) -> ValueError:
-    other = ", or pass cupy.from_dlpack(x), which is read slowly" if str(device).startswith("cuda") else ""
+    expected = f"{name}: expected an array on the CPU, got one on {device}"
+    cuda = str(device).startswith("cuda")
+    if cuda and extension.engine is not None:
+        from gradtail.build import build_info
+
+        return ValueError(f"{expected}, which cannot be used: {build_info()['reason']}")
+    remedy = "move the array with .cpu()"
+    if cuda:
+        remedy = (
+            "install gradtail where nvcc is found, or with GRADTAIL_CUDA_FROM_PYPI=1; or "
+            f"{remedy}, or pass cupy.from_dlpack(x), which is read slowly"
+        )
     return ValueError(
-        f"{name}: expected an array on the CPU, got one on {device}; this build has no backend "
-        f"for that device (gradtail.build_info() says what it has): move the array with .cpu(){other}"
+        f"{expected}; this build has no backend for that device "
+        f"(gradtail.build_info() says what it has): {remedy}"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import warnings
+from functools import lru_cache
 from types import ModuleType
 
 core: ModuleType | None
@@ -29,3 +30,9 @@ else:
 
 engine: ModuleType | None = core if core is not None and hasattr(core, "Engine") else None
 """The extension if it has the engine for CUDA devices, else None."""
+
+
+@lru_cache(maxsize=1)
+def has_devices() -> bool:
+    """Whether there is a CUDA device; asked once, and only when an array on one comes along."""
+    return core is not None and bool(core.probe()["devices"])

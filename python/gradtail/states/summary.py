@@ -27,8 +27,10 @@ class Summary:
     ----------
     bits : int, default 4
         Mantissa bits kept by the histogram, 0..10: ``2**bits`` bins a binade.
-    backend : {None, "native", "numpy"}
-        Who does the pass; None takes the best that this build has.
+    backend : {None, "native", "numpy", "cupy"}
+        Who reads arrays in host memory; None takes the best that this build has. Those on a CUDA device
+        are read there by a build with CUDA, else, if they are CuPy's, by NumPy's code on CuPy, which is
+        "cupy" by name.
 
     Notes
     -----
@@ -70,8 +72,8 @@ class Summary:
         Parameters
         ----------
         x : array or list of arrays
-            torch, NumPy or anything with DLPack, on the CPU; float64, float32, float16 or
-            bfloat16. Read once, never copied.
+            torch, NumPy, CuPy or anything with DLPack, on the CPU or, in a build with CUDA, on a GPU;
+            float64, float32, float16 or bfloat16. Read once where it lies, never copied.
         start : int
             Index of the first element within a larger whole, for :attr:`first_nonfinite`.
 
@@ -79,6 +81,8 @@ class Summary:
         ------
         TypeError, ValueError
             ``x`` is not such an array; the summary is left as it was.
+        RuntimeError
+            CUDA reports an error.
         """
         views = views_of(x, start=start)
         self._backend.summarize(views, self._table)
@@ -322,13 +326,15 @@ def summarize(x: object, *, bits: int = 4, start: int = 0, backend: str | None =
     Parameters
     ----------
     x : array, list of arrays, or mapping of name to array
-        torch, NumPy or anything with DLPack, on the CPU; float64, float32, float16 or bfloat16;
-        dense in any axis order. Nothing is copied.
+        torch, NumPy, CuPy or anything with DLPack; float64, float32, float16 or bfloat16; dense in any
+        axis order. Nothing is copied. On the CPU or, in a build with CUDA, on a GPU, which reads them and
+        is waited for.
     bits : int, default 4
         Mantissa bits of the histogram, 0..10; 7 makes bfloat16 exact, 10 float16.
     start : int, default 0
         Index of the first element within a larger whole; only ``first_nonfinite`` uses it.
-    backend : {None, "native", "numpy"}
+    backend : {None, "native", "numpy", "cupy"}
+        As :class:`Summary` has it.
 
     Returns
     -------
@@ -339,7 +345,9 @@ def summarize(x: object, *, bits: int = 4, start: int = 0, backend: str | None =
     TypeError
         Not an array, or a dtype that is not one of the four.
     ValueError
-        An empty list, memory with holes, several devices, or one without a backend.
+        An empty list, memory with holes, several devices, or one that this build does not read.
+    RuntimeError
+        CUDA reports an error.
 
     Examples
     --------

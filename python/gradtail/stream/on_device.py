@@ -40,12 +40,13 @@ DRAIN = LOG_SLOTS // 4
 class DeviceNorm:
     """The norm of the newest step, in the memory of the device; see the CUDA array interface, version 3."""
 
-    def __init__(self, engine: Any) -> None:
+    def __init__(self, engine: Any, device: int) -> None:
         self._engine = engine  # whose memory this is
+        self.device = device
         self.__cuda_array_interface__ = {
             "shape": (),
             "typestr": "<f8",
-            "data": (int(engine.norm_address), True),
+            "data": (int(engine.norm_address), False),  # torch refuses what is marked as read-only
             "version": 3,
         }
 
@@ -117,7 +118,11 @@ class DeviceSide:
 
     def norm(self) -> DeviceNorm | None:
         """Return the norm of the newest step; None before the first, and of one that was read in parts."""
-        return None if self._engine is None or self.earlier is not None else DeviceNorm(self._engine)
+        return (
+            None
+            if self._engine is None or self.earlier is not None
+            else DeviceNorm(self._engine, self._device)
+        )
 
     def wait(self) -> None:
         """Wait for what was enqueued."""
@@ -137,7 +142,9 @@ class DeviceSide:
         """Whether a CUDA graph is being captured on the stream of the newest update, or the current one."""
         if self._engine is None:
             return False
-        streams = {self._stream, cuda.stream_now(self._device, self._framework)}
+        streams = {cuda.stream_now(self._device, self._framework)}
+        if self._framework == "torch":  # whose streams live as long as the process
+            streams.add(self._stream)
         return any(self._engine.is_capturing(stream) for stream in streams)
 
     def catch_up(self) -> None:
@@ -155,6 +162,8 @@ class DeviceSide:
     def set_every(self, every: int) -> None:
         """Set which replays observe: those whose step is a multiple."""
         if self.is_captured:
+            if not self.is_capturing():
+                self.wait()  # both kernels of a replay must see one cadence
             self._engine.go_on(every=every)
 
     def leave_out(self, step: int) -> None:
@@ -184,6 +193,8 @@ class DeviceSide:
         if self.is_captured:
             self._engine.go_on(step - begin, step)
         self._engine.update(plan, views.table, step, begin, False, False, stream)
+        if not cuda.framework_of(views):  # whose memory may be used again once its capsule is gone
+            self._engine.wait(stream)
         # Enqueued: from here on nothing may be refused.
         self._stream, self._framework = stream, cuda.framework_of(views)
         before = unread.steps[-1] if unread.steps else None
@@ -274,9 +285,7 @@ class DeviceSide:
         state.present |= present
         state.newest_step = newest
         state.log.add(newest, state.group_norms(), state.norm(), state.nonfinite())
-        engine.empty(self._stream)
-        if self.is_captured:  # replays on another stream must find it empty
-            engine.wait(self._stream)
+        engine.empty_now()
         unread.clear()
         self._read = int(control["sequence"])
         self._block, self._fresh = None, False

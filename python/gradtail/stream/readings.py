@@ -173,6 +173,11 @@ class Readings:
         """
         return None if self._held.device is None else self._held.device.norm()
 
+    @property
+    def is_captured(self) -> bool:
+        """Whether an update is part of a CUDA graph, which goes on writing to the memory of this stream."""
+        return self._held.device is not None and self._held.device.is_captured
+
     def extra_seconds(self) -> float:
         """Return what passes took on the device that have ended since the last call; 0 on the host."""
         return 0.0 if self._held.device is None else self._held.device.elapsed_seconds()

@@ -50,7 +50,10 @@ class GradientStream(Readings):
         Rows of scalars kept at most; the record thins out when they are full.
     memory : str or int, default "64MiB"
         What all of this may take. Where arrays are many, modules share a group.
-    backend : {None, "native", "numpy"}
+    backend : {None, "native", "numpy", "cupy"}
+        Who reads arrays in host memory; None takes the best that this build has. Those on a CUDA device
+        are read there by a build with CUDA, else, if they are CuPy's, by NumPy's code on CuPy, which is
+        "cupy" by name.
 
     Raises
     ------
@@ -61,6 +64,10 @@ class GradientStream(Readings):
     -----
     An update takes time linear in the number of elements. Memory (:attr:`nbytes`) does not depend on the
     number of steps, and on array sizes only as far as ``coordinates="dense"`` asks for it.
+
+    All arrays of a stream lie on one device, the host or a GPU; streams of several merge. On a CUDA device an
+    update is enqueued on the current stream of torch or CuPy, and what it finds stays there until it is read:
+    readings of it wait for the steps before, all but :meth:`latest`.
 
     Examples
     --------
@@ -158,6 +165,9 @@ class GradientStream(Readings):
             An array that :func:`gradtail.summarize` refuses, one whose size or memory layout is not that of
             the first time, a place that does not fit, a step that does not follow, or values that have
             been counted in this step. The stream is left as it was.
+        RuntimeError
+            CUDA reports an error, such as too little memory, or a CUDA graph is captured and these arrays
+            were not updated before.
         """
         observe(self._held, _named(arrays), step, places)
 
@@ -185,6 +195,8 @@ class GradientStream(Readings):
 
     def leave_out(self, step: int) -> None:
         """Say that a step was not observed, so that replays of a CUDA graph are numbered behind it.
+
+        It has no say where arrays lie in host memory.
 
         Parameters
         ----------
@@ -282,7 +294,8 @@ class GradientStream(Readings):
             What :meth:`state_dict` gave.
         groups : callable, optional
             That assigned groups, for arrays that are still to come; patterns are part of the state.
-        backend : {None, "native", "numpy"}
+        backend : {None, "native", "numpy", "cupy"}
+            As for a new stream.
 
         Raises
         ------

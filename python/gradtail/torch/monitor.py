@@ -64,6 +64,7 @@ class Monitor(Within):
     max_overhead : float, optional
         Share of the time that observation may take, such as 0.01. While the median over the newest 8
         observed steps is above it, ``every`` is doubled, and halved again once that costs well below it.
+        Of gradients on a GPU the time that the GPU takes is counted as well.
     when : {"call", "optimizer"}
         "optimizer" observes from a hook before each step of ``optimizer``, for loops that do not
         clip (the hook would see clipped gradients). :meth:`step` then only takes the loss. Not for optimizers
@@ -102,6 +103,11 @@ class Monitor(Within):
     communication, and merging the streams of all ranks gives those of the whole. A joint norm is a sum
     over ranks: :meth:`clip_`, and the first look at :meth:`grad_norm` or :attr:`found_inf` after ``step``,
     are then collective operations that every rank must make.
+
+    Gradients on a GPU are read there. Readings (:meth:`summary`, :meth:`report`, ...), :meth:`micro_step` and
+    the first step wait for it, and so does a loop that is several steps ahead of it; other calls do not. All
+    of them lie on one device: of a model on several, make a monitor for each with ``params``; norms and
+    clipping are then of each part by itself.
 
     A copied or unpickled monitor knows what the first one knew, and has no optimizer, scaler and hooks.
 

@@ -323,6 +323,11 @@ class Observer:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what another observed; nothing changes if any part of it is refused."""
+        if self.stream.is_captured:
+            raise RuntimeError(
+                "load_state_dict: expected a monitor of which no step is part of a CUDA graph, got one whose "
+                "graph writes to what would be freed; load the state before capturing"
+            )
         self._check_same({str(name): int(size) for name, size in state["parameters"].items()})
         stream = GradientStream.from_state_dict(
             state["stream"], groups=self._rule, backend=self.stream.backend

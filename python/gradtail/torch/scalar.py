@@ -24,7 +24,9 @@ def as_scalar(norm: Norm) -> Tensor:
 
 def taken(found: Any) -> Tensor:
     """Return a 0-dim float64 tensor of its own of what a stream gives, which its next step overwrites."""
-    return torch.as_tensor(found).detach().reshape(()).to(torch.float64, copy=True)
+    # without a device torch.as_tensor would copy it to the CPU, and wait
+    home = found.device if isinstance(found, Tensor) else torch.device("cuda", int(found.device))
+    return torch.as_tensor(found, device=home).detach().reshape(()).to(torch.float64, copy=True)
 
 
 def is_bad(norm: Norm) -> bool | Tensor:
