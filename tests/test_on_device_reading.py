@@ -282,3 +282,17 @@ class TestRefusals:
 
 def extension_engine(stream: GradientStream) -> Any:
     return stream._held.device._engine
+
+
+def test_sketches_keep_what_they_need_on_the_device(device: Device) -> None:
+    pair = Pair(device)
+    pair.update(gradient(0))
+    there, here = pair.call(lambda stream: stream.sketch(gradient(1)))
+    np.testing.assert_allclose(there, here, rtol=1e-5, atol=1e-6)
+    before = device.module.counters()["allocations"]
+    for step in range(2, 5):
+        arrays = gradient(step)
+        there, here = pair.call(lambda stream: stream.sketch(arrays))  # noqa: B023
+        np.testing.assert_allclose(there, here, rtol=1e-5, atol=1e-6)
+    assert device.module.counters()["allocations"] == before
+    assert pair.there.steps == 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import importlib
 import os
 import re
 import shutil
@@ -291,6 +292,40 @@ def on_tensor_cores(
                 yield [*row[:2], before, *row[4:], str(kernel.registers), str(kernel.spilled)]
 
 
+KIB = 1024
+SHARED = {  # KiB of shared memory a block and a multiprocessor may have, and threads (CUDA programming guide)
+    "sm_75": (64, 64, 1024),
+    "sm_80": (163, 164, 2048),
+    "sm_86": (99, 100, 1536),
+    "sm_89": (99, 100, 1536),
+    "sm_90": (227, 228, 2048),
+    "sm_100": (227, 228, 2048),
+    "sm_120": (99, 100, 1536),
+}
+
+
+def launches(architectures: list[str]) -> list[str]:
+    """Return how the first kernel is launched on each; nothing where gradtail has no CUDA built in."""
+    core = importlib.import_module("gradtail.native").core
+    if not hasattr(core, "launch_shape"):
+        return []
+    rows = []
+    for architecture in architectures:
+        if architecture not in SHARED:
+            continue
+        block, whole, threads = SHARED[architecture]
+        for bits, wide in ((4, False), (7, False), (4, True)):
+            shape = core.launch_shape(1, block * KIB, whole * KIB, threads, bits, wide)
+            rows.append(
+                [
+                    architecture, f"{bits}", "float64" if wide else "", shape["bins"],
+                    f"{shape['shared_bytes'] / KIB:.1f}", str(shape["teams"]),
+                ]
+            )  # fmt: skip
+    head = ["arch", "bits", "", "histogram", "shared memory, KiB a team", "teams a multiprocessor"]
+    return ["", "## Shared memory", "", "Dynamic, of teams of 512 threads.", "", *table(head, rows)]
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -340,15 +375,10 @@ def main() -> int:
     if not arguments.check:
         version = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
         release = re.search(r"V([\d.]+)", version)
-        lines = [
-            "# Registers and instructions of the CUDA kernels",
-            "",
-            f"nvcc {release[1] if release else '?'}, ",
-        ]
-        lines[-1] += (
-            f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d}, `python benchmarks/gpu/sass.py`. "
-            "Nothing here was run."
-        )
+        lines = ["# Registers and instructions of the CUDA kernels", ""]
+        day = f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d}"
+        made = f"nvcc {release[1] if release else '?'}, {day}, `python benchmarks/gpu/sass.py`."
+        lines += [f"{made} Nothing here was run."]
         lines += ["", "## Instructions per element of the hot loops", "", EXPLANATION]
         lines += table(["arch", "histogram", "dtype", "scale", "all", *PIPES], instructions)
         if tensor:
@@ -360,6 +390,7 @@ def main() -> int:
             "",
             *table(["arch", "kernel", "", "registers", "stack", "spills", "static shared"], registers),
         ]
+        lines += launches(arguments.architectures)
         arguments.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
     for line in spilled:
         print(f"spilled: {line}", file=sys.stderr)

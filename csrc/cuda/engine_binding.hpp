@@ -32,6 +32,19 @@ inline void bind_engine(py::module_& m) {
   m.attr("device_piece_size") = sizeof(DevicePiece);
   m.attr("control_size") = sizeof(Control);
 
+  // How the first kernel would be launched on a device with so much of each.
+  m.def(
+      "launch_shape",
+      [](int multiprocessors, std::size_t shared_per_block, std::size_t shared_per_multiprocessor, int threads,
+         int bits, bool wide) {
+        const Shape s =
+            shape_of({9, 0, multiprocessors, shared_per_block, shared_per_multiprocessor, threads}, bits, wide);
+        const char* const bins = s.bins == BinMode::kAll ? "kAll" : s.bins == BinMode::kWindow ? "kWindow" : "kNone";
+        return py::dict("bins"_a = bins, "shared_bytes"_a = s.shared_bytes, "teams"_a = s.pass_blocks / multiprocessors,
+                        "lanes"_a = s.lanes);
+      },
+      "multiprocessors"_a, "shared_per_block"_a, "shared_per_multiprocessor"_a, "threads"_a, "bits"_a, "wide"_a);
+
   // Memory of CoordinateMoments.
   py::class_<ZeroedMemory>(m, "Memory", py::module_local())
       .def(py::init<int, std::size_t>(), "device"_a, "bytes"_a)

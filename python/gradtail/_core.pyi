@@ -63,6 +63,15 @@ track_size: int
 device_piece_size: int
 control_size: int
 
+def launch_shape(
+    multiprocessors: int,
+    shared_per_block: int,
+    shared_per_multiprocessor: int,
+    threads: int,
+    bits: int,
+    wide: bool,
+) -> dict[str, Any]: ...
+
 class Memory:
     def __init__(self, device: int, bytes: int) -> None: ...
     @property

@@ -7,7 +7,8 @@ here are for a single summary or sketch: they make an engine, let it work once, 
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from gradtail.states.outputs import Outputs
 from gradtail.states.table import RECORD, SummaryTable, bins_for, merge_records
 
 name = "cuda"
+T = TypeVar("T")
 
 MOST_NARROW = 2**32 - 1
 """Values of one row and step that counters of 32 bits hold."""
@@ -63,6 +65,18 @@ def stream_now(device: int, framework: str) -> int:
 def is_capturing(stream: int) -> bool:
     """Whether a CUDA graph is being captured on a stream."""
     return extension.engine is not None and bool(extension.engine.Engine.is_capturing(stream))
+
+
+def with_room(make: Callable[[], T]) -> T:
+    """Make something that takes memory on the device; where there is none, of what torch keeps for itself."""
+    try:
+        return make()
+    except RuntimeError as error:
+        torch = sys.modules.get("torch")
+        if "out of memory" not in str(error) or torch is None or not torch.cuda.is_initialized():
+            raise
+        torch.cuda.empty_cache()
+        return make()
 
 
 def wide(views: Views, rows: int) -> bool:

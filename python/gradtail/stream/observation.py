@@ -15,6 +15,7 @@ from gradtail.states.hashing import tensor_key
 from gradtail.states.table import NO_INDEX
 from gradtail.states.tracks import local_offsets
 from gradtail.stream.arrangement import Arrangement, Known, Places, describe, home_of
+from gradtail.stream.device_sketch import DeviceSketcher
 from gradtail.stream.on_device import NOT_SEEN, DeviceSide
 from gradtail.stream.state import NonFinite, State
 
@@ -100,8 +101,13 @@ def sketch_of(state: State, arrays: Mapping[str, Any], places: Places | None) ->
         _check_known(state, known)
         keys = {name: tensor_key(state.settings.seed, name) for name in known}
         arrangement = Arrangement(known, dict.fromkeys(known, 0), keys)
+    views = arrangement.views(arrays)
+    if cuda.takes(views):
+        if state.sketcher is None:
+            state.sketcher = DeviceSketcher(home_of(views)[1], state.settings.sketch)
+        return state.sketcher.sketch(arrangement, views)
     found = np.zeros(state.settings.sketch)
-    state.backend.sketch(arrangement.views(arrays), found)
+    state.backend.sketch(views, found)
     return found
 
 

@@ -11,6 +11,7 @@ norms of steps that have ended are logged meanwhile.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -136,7 +137,7 @@ class DeviceSide:
         """Make the memory of CoordinateMoments for a block."""
         assert extension.engine is not None
         memory = extension.engine.Memory
-        return DevicePiece(place, key, cell, lambda size: memory(self._device, size))
+        return DevicePiece(place, key, cell, lambda size: cuda.with_room(partial(memory, self._device, size)))
 
     def is_capturing(self) -> bool:
         """Whether a CUDA graph is being captured on the stream of the newest update, or the current one."""
@@ -312,9 +313,8 @@ class DeviceSide:
         known = self._plans.get(id(arrangement))
         if known is not None and known[0] is arrangement:
             return known[1]
-        number: int = self._engine.prepare(
-            views.table, self._track_plan(arrangement), arrangement.pieces_of_views
-        )
+        tracks, pieces = self._track_plan(arrangement), arrangement.pieces_of_views
+        number: int = cuda.with_room(lambda: self._engine.prepare(views.table, tracks, pieces))
         remembered = {id(one) for some in state.arrangements.values() for one in some}
         for key in self._plans.keys() - remembered:
             self._engine.forget(self._plans.pop(key)[1])
@@ -334,7 +334,8 @@ class DeviceSide:
         rows = max(len(state.rows), len(state.expected_groups()))
         window = settings.window if settings.sketch else 0
         # The old one stays until there is a new one: if there is no memory, nothing has changed.
-        engine = extension.engine.Engine(
+        make = partial(
+            extension.engine.Engine,
             device=self._device,
             rows=rows,
             bits=settings.bits,
@@ -346,6 +347,7 @@ class DeviceSide:
             track_window=settings.window if settings.tracks else 0,
             wide_counts=wide or self._wide,
         )
+        engine: Any = cuda.with_room(make)
         self._engine, self._plans, self._read, self._unread = engine, {}, 0, Unread(state)
         self._rows, self._wide, self._tracks = rows, wide or self._wide, state.tracks.columns
 

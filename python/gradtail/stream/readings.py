@@ -120,8 +120,9 @@ class Readings:
 
     @property
     def nbytes(self) -> int:
-        """Memory of the states, in bytes."""
-        return self._state.nbytes
+        """Memory of the states, in bytes; that on a device, of what was not read yet, too."""
+        there = (self._held.device, self._held.sketcher)
+        return self._state.nbytes + sum(part.nbytes for part in there if part is not None)
 
     def norm(self) -> float:
         """Euclidean norm of the newest step, finite values only."""

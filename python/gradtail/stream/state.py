@@ -35,6 +35,7 @@ from gradtail.stream.arrangement import Arrangement, Known
 from gradtail.stream.settings import Settings
 
 if TYPE_CHECKING:
+    from gradtail.stream.device_sketch import DeviceSketcher
     from gradtail.stream.on_device import DeviceSide
 
 FloatArray = npt.NDArray[np.float64]
@@ -90,6 +91,7 @@ class State:
         self.present = np.zeros(0, bool)  # groups that the newest step has
         self.newest_step: int | None = None  # whose summaries ``newest`` has
         self.home: tuple[int, int] | None = None  # DLPack device type and number, where arrays lie
+        self.sketcher: DeviceSketcher | None = None  # of arrays there that are not counted
         self.device: DeviceSide | None = None  # what lies there, if that is no host memory
         self.replay_cadence = 1
         self.timeline = Timeline(settings.bits, 32, backend)
@@ -159,13 +161,16 @@ class State:
     def preview(self) -> dict[str, Any]:
         """Return the groups of all arrays declared or seen, and the memory that states may take."""
         elements = {**self.declared, **self.elements}
+        on_device = self.device is not None
         plan = self.plan or self._divide(elements)
         groups = self.groups.copy()
         if groups.most is None:
             groups.begin(list(elements), plan.groups)
         of = {**groups.assign([name for name in elements if name not in groups.of]), **groups.of}
         settings = self.settings
-        sizes = Sizes(settings.bits, settings.window, settings.sketch, settings.tracks, settings.history)
+        sizes = Sizes(
+            settings.bits, settings.window, settings.sketch, settings.tracks, settings.history, on_device
+        )
         each = group_bytes(sizes, plan.blocks)
         return {
             "groups": {name: of[name] for name in elements},

@@ -14,7 +14,9 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Overhead:
-    """Time inside the monitor's calls; medians and percentiles over the newest 1024 of them.
+    """Time inside the monitor's calls and, on a GPU, of its passes that have ended.
+
+    Medians and percentiles are over the newest 1024 calls.
 
     Attributes
     ----------
