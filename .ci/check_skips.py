@@ -1,4 +1,4 @@
-"""Read pytest's JUnit file: tests of torch must have been there, and none skipped for want of it."""
+"""Read pytest's JUnit file: tests of torch and of the kernels must have run, and none been skipped."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 import sys
 import xml.etree.ElementTree as ET
 
-NO_TORCH = re.compile("torch", re.IGNORECASE)
+MISSING = re.compile("torch|simulated device", re.IGNORECASE)
 
 
 def main(path: str) -> None:
@@ -16,14 +16,15 @@ def main(path: str) -> None:
         f"{case.get('classname')}::{case.get('name')}: {reason.get('message')}"
         for case in cases
         for reason in case.iter("skipped")
-        if NO_TORCH.search(reason.get("message") or "")
+        if MISSING.search(reason.get("message") or "")
     ]
     if skipped:
-        sys.exit("tests of torch: expected all to run, got skipped\n" + "\n".join(skipped))
+        sys.exit("tests of torch and of kernels: expected all to run, got skipped\n" + "\n".join(skipped))
     names = [f"{case.get('classname')}.{case.get('name')}" for case in cases if case.find("skipped") is None]
     ran = [name for name in names if re.search(r"torch|monitor", name, re.IGNORECASE)]
-    if not ran:
-        sys.exit("tests of torch: expected some to run, got none")
+    kernels = [name for name in names if "test_kernels" in name]
+    if not ran or not kernels:
+        sys.exit(f"expected tests of torch and of kernels to run, got {len(ran)} and {len(kernels)}")
     print(f"{len(cases)} tests, {len(ran)} of torch, none of those skipped")
 
 

@@ -292,7 +292,6 @@ def on_tensor_cores(
                 yield [*row[:2], before, *row[4:], str(kernel.registers), str(kernel.spilled)]
 
 
-KIB = 1024
 SHARED = {  # KiB of shared memory a block and a multiprocessor may have, and threads (CUDA programming guide)
     "sm_75": (64, 64, 1024),
     "sm_80": (163, 164, 2048),
@@ -315,11 +314,11 @@ def launches(architectures: list[str]) -> list[str]:
             continue
         block, whole, threads = SHARED[architecture]
         for bits, wide in ((4, False), (7, False), (4, True)):
-            shape = core.launch_shape(1, block * KIB, whole * KIB, threads, bits, wide)
+            shape = core.launch_shape(1, block << 10, whole << 10, threads, bits, wide)
             rows.append(
                 [
                     architecture, f"{bits}", "float64" if wide else "", shape["bins"],
-                    f"{shape['shared_bytes'] / KIB:.1f}", str(shape["teams"]),
+                    f"{shape['shared_bytes'] / 1024:.1f}", str(shape["teams"]),
                 ]
             )  # fmt: skip
     head = ["arch", "bits", "", "histogram", "shared memory, KiB a team", "teams a multiprocessor"]

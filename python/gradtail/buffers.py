@@ -389,18 +389,11 @@ def _dtype_error(name: str, dtype: object) -> TypeError:
 
 def _device_error(name: str, device: object) -> ValueError:
     expected = f"{name}: expected an array on the CPU, got one on {device}"
-    cuda = str(device).startswith("cuda")
-    if cuda and extension.engine is not None:
-        from gradtail.build import build_info
+    said, remedy = "(gradtail.build_info() says what it has)", "move the array with .cpu()"
+    if str(device).startswith("cuda"):
+        if extension.engine is not None:
+            from gradtail.build import build_info
 
-        return ValueError(f"{expected}, which cannot be used: {build_info()['reason']}")
-    remedy = "move the array with .cpu()"
-    if cuda:
-        remedy = (
-            "install gradtail where nvcc is found, or with GRADTAIL_CUDA_FROM_PYPI=1; or "
-            f"{remedy}, or pass cupy.from_dlpack(x), which is read slowly"
-        )
-    return ValueError(
-        f"{expected}; this build has no backend for that device "
-        f"(gradtail.build_info() says what it has): {remedy}"
-    )
+            return ValueError(f"{expected}, which cannot be used: {build_info()['reason']}")
+        remedy = f"build gradtail with CUDA, {remedy}, or pass cupy.from_dlpack(x), which is read slowly"
+    return ValueError(f"{expected}; this build has no backend for that device {said}: {remedy}")

@@ -3,9 +3,9 @@
 A backend is chosen by name when a summary or stream is made, and where the arrays lie is known when
 they come. So the name says who reads host memory, and a :class:`Front` before each backend hands
 arrays in device memory to whoever reads them there (:func:`gradtail.buffers.device_route`):
-:mod:`gradtail.backends.cuda` where the extension was built for CUDA, else
-:mod:`gradtail.backends.namespace`, for CuPy arrays. ``backend="cupy"`` is that module by name; it reads
-arrays in host memory too, through NumPy.
+:mod:`gradtail.backends.cuda` where the extension was built for CUDA (streams have
+:mod:`gradtail.stream.on_device` for that), else :mod:`gradtail.backends.namespace`, for CuPy arrays.
+``backend="cupy"`` is that module by name; it reads arrays in host memory too, through NumPy.
 """
 
 from __future__ import annotations
@@ -41,17 +41,13 @@ class Front(ModuleType):
 
     def _reader(self, views: Views) -> ModuleType:
         # Views that come together lie on one device: the first speaks for all.
-        if not len(views):
-            return self._host
-        device = int(views.table["device"][0])
-        route = device_route(device, views.owners)
-        if route == "namespace":
+        if len(views) and device_route(int(views.table["device"][0]), views.owners) == "namespace":
             return namespace
-        return cuda if route == "native" and cuda.is_cuda(device) else self._host
+        return self._host
 
     def summarize(self, views: Views, table: SummaryTable) -> None:
         """Add every view to its row of ``table``, reading each value once."""
-        self._reader(views).summarize(views, table)
+        (cuda if cuda.takes(views) else self._reader(views)).summarize(views, table)
 
     def observe(self, views: Views, table: SummaryTable, out: Outputs) -> None:
         """Do all that one pass can do; see :func:`gradtail.backends.numpy.observe`."""

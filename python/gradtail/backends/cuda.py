@@ -1,7 +1,7 @@
 """The engine of the native extension: states in the memory of a CUDA device, updates that are only enqueued.
 
-A stream has an engine on the device where its arrays lie (:mod:`gradtail.stream.on_device`). The functions
-here are for a single summary or sketch: they make an engine, let it work once, and wait.
+A stream has an engine on the device where its arrays lie (:mod:`gradtail.stream.on_device`). Here is what
+they share, and a summary by itself: it makes an engine, lets it work once, and waits.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from gradtail import buffers, dlpack
 from gradtail import native as extension
 from gradtail.backends.device import CONTROL, TRACK
 from gradtail.buffers import Views
-from gradtail.states.outputs import Outputs
 from gradtail.states.table import RECORD, SummaryTable, bins_for, merge_records
 
 name = "cuda"
@@ -110,23 +109,6 @@ def summarize(views: Views, table: SummaryTable) -> None:
     own = newest_table(engine, found, rows, table.bits, wide_counts)
     table.counts[...] += own.counts
     merge_records(table.records, own.records)
-
-
-def observe(views: Views, table: SummaryTable, out: Outputs) -> None:
-    """Streams do not come here; see :mod:`gradtail.stream.on_device`."""
-    raise NotImplementedError("observe: expected host arrays, got some on a CUDA device")
-
-
-def sketch(views: Views, out: npt.NDArray[np.float64]) -> None:
-    """Add the sketch of every view to ``out``, of shape (r,); waits for the device."""
-    assert extension.engine is not None
-    engine = extension.engine.Engine(
-        device=int(views.table["device_id"][0]), rows=1, bits=4, buckets=out.size, wide_counts=True
-    )
-    ordered = views.table.copy()
-    ordered["row"] = 0
-    _once(engine, ordered, views)
-    out += engine.read("sketch").view(np.float64)
 
 
 def _once(engine: Any, table: npt.NDArray[np.void], views: Views) -> npt.NDArray[np.void]:
