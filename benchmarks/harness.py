@@ -97,6 +97,7 @@ def compare(
     bytes: int,
     reference: str | None,
     rounds: int = 11,
+    warmup: int = 2,
     inner: int = 1,
     goals: dict[str, float] | None = None,
     limits: dict[str, float] | None = None,
@@ -105,7 +106,7 @@ def compare(
 
     ``goals`` are largest ratios to the reference, ``limits`` largest seconds.
     """
-    times = interleaved(works, rounds, inner=inner)
+    times = interleaved(works, rounds, warmup, inner)
     rows = {}
     for name, own in times.items():
         ratio = None

@@ -1,0 +1,206 @@
+"""Power-law fits to values that are known by their bins: the cost depends on bins and not on values."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+import numpy as np
+
+from gradtail.estimators.order import IntArray, tail_counts
+from gradtail.estimators.powerlaw.sample import TailSample
+from gradtail.estimators.powerlaw.tails import TailData
+from gradtail.states.magnitudes import FloatArray, Magnitudes, edges_for
+from gradtail.states.magnitudes import Tail as Side
+
+_ITERATIONS = 60
+_ENTRIES = 1 << 21  # of the tables of one chunk
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Grid:
+    """All bins that values may fall into.
+
+    Attributes
+    ----------
+    edges : ndarray of float64, shape (r + 1,)
+        Ascending; the last is infinity.
+    least : ndarray of float64, shape (r,)
+        Smallest value that is counted in each bin: its lower edge, or the point that it stands for.
+    """
+
+    edges: FloatArray
+    least: FloatArray
+
+    @cached_property
+    def logs(self) -> FloatArray:
+        """Log edges."""
+        logs: FloatArray = np.log(self.edges)
+        return logs
+
+    @cached_property
+    def _by_width(self) -> tuple[FloatArray, IntArray]:
+        return width_classes(np.diff(self.logs))
+
+    @property
+    def widths(self) -> FloatArray:
+        """Distinct log widths, the last infinite."""
+        return self._by_width[0]
+
+    @property
+    def classes(self) -> IntArray:
+        """Which of them each bin has."""
+        return self._by_width[1]
+
+
+class Bins(TailData):
+    """Counts between edges. See :class:`TailData`.
+
+    The likelihood is that of the bins (Virkar and Clauset 2014, Ann. Appl. Stat. 8, 89, eq. 3.1). With
+    w = log(high / low) it depends on the places of the values and on how many lie in bins of each
+    width w, of which there are few: 2**bits of them repeat in every binade.
+
+    Parameters
+    ----------
+    grid : Grid
+    index : ndarray of int64, shape (m,)
+        Bins in use, ascending.
+    count : ndarray of float64, shape (m,)
+    unseen : int
+        Values below all bins.
+    """
+
+    form = "bins"
+
+    def __init__(self, grid: Grid, index: IntArray, count: FloatArray, unseen: int = 0) -> None:
+        super().__init__(grid.edges[index], count, unseen)
+        self.grid, self.index = grid, index
+        self._low, self._high = grid.logs[index], grid.logs[index + 1]
+        self._above = np.cumsum((count * self._low)[::-1])[::-1]
+        classes, self._classes = np.unique(grid.classes[index], return_inverse=True)
+        self.widths = grid.widths[classes]
+
+    def alphas(self, at: IntArray) -> FloatArray:
+        """See :meth:`TailData.alphas`: Newton's method on the likelihood."""
+        found = np.empty(at.size)
+        rows = max(1, _ENTRIES // self.widths.size)
+        for begin in range(0, at.size, rows):
+            some = at[begin : begin + rows]
+            found[begin : begin + rows] = newton(self._places(some), self._by_width(some), self.widths)
+        return found
+
+    def _places(self, at: IntArray) -> FloatArray:
+        """Sum of log(low / xmin) over the tail at each position."""
+        places: FloatArray = self._above[at] - self.n_tail(at) * self._low[at]
+        return np.maximum(places, 0.0)
+
+    def _by_width(self, at: IntArray) -> FloatArray:
+        """Values of the tail at each (ascending) position in bins of each width."""
+        table = np.zeros((at.size, self.widths.size))
+        owner = np.searchsorted(at, np.arange(self.values.size), side="right") - 1  # the last tail to hold it
+        held = owner >= 0
+        np.add.at(table, (owner[held], self._classes[held]), self.count[held])
+        return table[::-1].cumsum(axis=0)[::-1]
+
+    def stderr(self, at: int, alpha: float) -> float:
+        """Standard error from the observed information of the bins."""
+        w = self.widths[self._classes[at:]]
+        finite = np.isfinite(w)
+        with np.errstate(over="ignore"):
+            half = 2 * np.sinh(np.minimum(alpha * w[finite] / 2, 350.0))
+        return float(1 / math.sqrt(float(np.sum(self.count[at:][finite] * (w[finite] / half) ** 2))))
+
+    def survival(self, at: IntArray, alpha: FloatArray, j: IntArray) -> tuple[FloatArray, FloatArray]:
+        """See :meth:`TailData.survival`: at the two edges."""
+        start = self._low[at]
+        return np.exp(alpha * (start - self._low[j])), np.exp(alpha * (start - self._high[j]))
+
+    def law(self, at: int, alpha: float, n: float) -> tuple[IntArray, FloatArray]:
+        """Bins from xmin on and their fitted shares; the last one holds all above, less than 1e-6 values."""
+        start = int(self.index[at])
+        logs = self.grid.logs[start:-1] - self.grid.logs[start]
+        from_ = np.exp(-alpha * logs)
+        last = int(np.searchsorted(-from_, -1e-6 / n))
+        from_ = from_[: max(last, 2)]
+        return start + np.arange(from_.size), -np.diff(from_, append=0.0)
+
+    def draw(self, at: int, alpha: float, n: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+        """See :meth:`TailData.draw`: lower edges of bins."""
+        bins, share = self.law(at, alpha, max(n, 1))
+        count = rng.multinomial(n, share / share.sum())
+        used = np.flatnonzero(count)
+        return self.grid.edges[bins[used]], count[used].astype(np.float64)
+
+    def of(self, values: FloatArray, count: FloatArray, unseen: int) -> Bins:
+        """See :meth:`TailData.of`: from lower edges of bins."""
+        return Bins(self.grid, np.searchsorted(self.grid.edges, values), count, unseen)
+
+    def sample(self, at: int) -> TailSample:
+        """See :meth:`TailData.sample`."""
+        there = self.count[at:] > 0
+        low, high = ((x[at:] - self._low[at])[there] for x in (self._low, self._high))
+        return TailSample("bins", float(self.values[at]), low, high, self.count[at:][there])
+
+
+def width_classes(w: FloatArray) -> tuple[FloatArray, IntArray]:
+    """Distinct widths, told apart to rounding, and which one each bin has."""
+    _, first, classes = np.unique(np.round(w, 12), return_index=True, return_inverse=True)
+    return w[first], classes.reshape(-1)
+
+
+def newton(places: FloatArray, by_width: FloatArray, widths: FloatArray) -> FloatArray:
+    """Maximise -alpha * places + sum over widths w of count * log(1 - exp(-alpha w)), each row by itself.
+
+    The function is concave. From the start, which is Hill's estimate with every value in the middle of
+    its bin, its derivative falls monotonically to the root: w / (exp(alpha w) - 1) >= 1 / alpha - w / 2.
+
+    Parameters
+    ----------
+    places : shape (s,)
+    by_width : shape (s, r)
+    widths : shape (r,)
+        May hold infinity once: a bin without upper end.
+    """
+    finite = np.isfinite(widths)
+    w, m = widths[finite], by_width[:, finite]
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        alpha: FloatArray = m.sum(axis=1) / (places + 0.5 * (m @ w))
+        for _ in range(_ITERATIONS):
+            grown = np.expm1(alpha[:, None] * w)
+            part = m * w / grown
+            slope = part.sum(axis=1) - places
+            step = slope / (part * w * (1 + 1 / grown)).sum(axis=1)
+            step[~np.isfinite(step)] = 0.0  # all values in the first bin: alpha has no upper limit
+            alpha = alpha + step
+            if not np.any(np.abs(step) > 1e-13 * alpha):
+                break
+    return alpha
+
+
+@cache
+def grid_of(bits: int, exact: bool) -> Grid:
+    """Return the bins of histograms of so many mantissa bits.
+
+    Parameters
+    ----------
+    bits : int
+    exact : bool
+        Bins are points: what rounding to nearest has left of a continuous law. Each stands for the interval
+        between the midpoints to its neighbours.
+    """
+    edges = edges_for(bits)[: (255 << bits) + 1]  # the last begins at 2**128, for values beyond float32
+    if exact:
+        middle = edges[:-1] + np.diff(edges) / 2
+        return Grid(np.concatenate([[edges[0] / 2], middle, [np.inf]]), edges)
+    return Grid(np.append(edges, np.inf), edges)
+
+
+def from_magnitudes(source: Magnitudes, side: Side) -> Bins:
+    """Take one side of a histogram."""
+    counts = tail_counts(source, side)
+    kept = source.mantissa if source.exact else source.bits
+    counts = counts[:: 1 << (source.bits - kept)]
+    used = np.flatnonzero(counts)
+    unseen = source.vanished if side == "both" else 0
+    return Bins(grid_of(kept, source.exact), used, counts[used].astype(np.float64), unseen)
