@@ -29,6 +29,10 @@ def bins(x, xmin, width=1 / 16, last=np.inf):
     count = np.histogram(y, edges)[0]
     used = count > 0
     sample = TailSample("bins", xmin, edges[:-1][used], edges[1:][used], count[used].astype(float))
-    middle = Cells(sample.low, sample.high - sample.low, sample.count / sample.n)
-    law, start = Growing(middle), -math.log(middle.points(1.0).low @ middle.share)
-    return sample, 1 + math.exp(least_of_first(law, start, 0.0).at[0])
+    return sample, exponent_of_bins(sample)
+
+
+def exponent_of_bins(sample):
+    cells = Cells(sample.low, sample.high - sample.low, sample.count / sample.n)
+    start = -math.log(cells.points(1.0).low @ cells.share)
+    return 1 + math.exp(least_of_first(Growing(cells), start, 0.0).at[0])

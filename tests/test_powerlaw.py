@@ -266,11 +266,29 @@ def test_rounded_values_are_intervals_about_points():
     assert found.xmin == pytest.approx(4.0, rel=2**-7)
     assert found.n_tail == np.count_nonzero(rounded >= 4)
     assert found.pvalue(400) > 0.01
+    coarse = powerlaw.fit(summarize(rounded.astype(ml_dtypes.bfloat16)), xmin=4.0)
+    assert not summarize(rounded.astype(ml_dtypes.bfloat16)).magnitudes.exact
+    assert (coarse.xmin, coarse.n_tail) == (found.xmin, found.n_tail)  # from halfway below 4
+    assert coarse.exponent == pytest.approx(found.exponent, abs=found.stderr)
     wide = powerlaw.fit(summarize(rounded.astype(ml_dtypes.bfloat16), bits=9), xmin=4.0)
     assert (wide.exponent, wide.n_tail) == (pytest.approx(found.exponent, rel=1e-12), found.n_tail)
     tied = powerlaw.fit(as_bfloat16(x), xmin=4.0)
     assert has(tied, "ties: ")
     assert tied.pvalue() < 1e-3  # which is why
+
+
+@pytest.mark.parametrize("bits", [4, 10])
+def test_float16_below_its_normal_range_is_evenly_spaced(bits):
+    """Values of 2**-24 to 2**-14: bins between two of them can hold none, and are no gaps in the law."""
+    x = (2.0**-21 * (np.random.default_rng(19).pareto(1.5, 100_000) + 1)).astype(np.float16)
+    binned = summarize(x, bits=bits)
+    assert binned.magnitudes.mantissa == 10
+    for xmin in (2.0**-20, 2.0**-14):
+        found = powerlaw.fit(binned, xmin=xmin)
+        assert found.n_tail == np.count_nonzero(x >= xmin)
+        assert found.exponent == pytest.approx(2.5, abs=4 * found.stderr)
+        assert found.pvalue(200) > 0.01
+    assert powerlaw.fit(binned).pvalue(50) >= 0
 
 
 def test_values_beyond_float32_count_as_the_tail():

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 from published import CLAUSET, clauset
-from rival_samples import bins, points
+from rival_samples import bins, exponent_of_bins, points
 from scipy import special
 
 from gradtail.estimators.powerlaw.compare import RIVALS, Comparison, compare, compare_all
@@ -229,6 +229,34 @@ def test_a_rival_runs_into_the_power_law(rival, form, spread):
     assert found.verdict == f"{rival.replace('_', ' ')} fits as well"
     assert "has run into the power law: the two are the same" in found.warnings[0]
     assert found.parameters in ({"mu": -math.inf, "sigma": math.inf}, {"beta": 0, "rate": math.inf})
+
+
+@pytest.mark.parametrize("rival", ["lognormal", "stretched_exponential", "truncated_power_law"])
+def test_middles_of_bins_may_mislead(rival):
+    """All of a last bin in one place bends down; the bin itself, which has all that is beyond, does not."""
+    edges = np.append(np.arange(0, 61, 0.5), np.inf)
+    count = -1e6 * np.diff(np.exp(-edges / 20))
+    count[-1] *= 1.02
+    sample = TailSample("bins", 1.0, edges[:-1], edges[1:], count)
+    found = compare(sample, exponent_of_bins(sample), rival)
+    assert (found.ratio, len(found.warnings)) == (0, 1)
+    assert "the two are the same" in found.warnings[0]
+
+
+@pytest.mark.parametrize("rival", ["lognormal", "truncated_power_law"])
+def test_values_in_a_narrow_place_far_above_xmin(rival):
+    """The likelihood is then a small difference of terms as large as 1e9, and known to 1e-6."""
+    x = 5 + 1e-3 * np.random.default_rng(13).random(1000)
+    found = compare(*points(x, 1.0), rival)
+    assert found.warnings == ()
+    mean, sigma = np.log(x).mean(), np.log(x).std()
+    if rival == "lognormal":
+        assert found.parameters["sigma"] == pytest.approx(sigma, rel=5e-3)
+        assert found.parameters["mu"] == pytest.approx(mean, rel=1e-6)
+    else:  # nearly normal, about (-exponent) / rate
+        s, rate = -found.parameters["exponent"], found.parameters["rate"]
+        assert s / rate == pytest.approx(x.mean(), rel=1e-5)
+        assert math.sqrt(s) / rate == pytest.approx(x.std(), rel=5e-3)
 
 
 def test_a_cutoff_that_is_not_needed():

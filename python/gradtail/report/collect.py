@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from gradtail.build import build_info
 from gradtail.report import noise, tails
+from gradtail.report.laws import Laws
 from gradtail.report.schema import SCHEMA, jsonable, rounded
 from gradtail.states.magnitudes import edges_for
 from gradtail.states.summary import Summary
@@ -77,6 +78,7 @@ def collect(
         "history": {**_history(stream), "loss": _loss(loss)},
         "spectrum": noise.spectrum(stream),
         "clipping": noise.clipping(stream, max_norm, settings or {}),
+        "tests": rows.laws.settings(),
         "whole": rows.whole,
         "modules": rows.modules,
         "layers": rows.layers,
@@ -123,6 +125,7 @@ class _Rows:
         self._norms = stream.history.norms(len(self._columns)).astype(np.float64)
         self._meta: list[Block] = stream.blocks() if not self._columns else []
         self._newest: dict[str, float] = {}
+        self.laws = Laws(stream)
         self.whole: dict[str, Any] = {}
         self.modules: list[dict[str, Any]] = []
         self.layers: list[dict[str, Any]] = []
@@ -137,6 +140,7 @@ class _Rows:
         self.whole["norm"]["newest"] = None if self._stream.nonfinite() else self._stream.norm()
         self.layers.sort(key=lambda row: self._columns[row["name"]])
         self.whole["scales"] = _scales(self.layers)
+        self.whole["tests"] = self.laws.row(None)
         return self._meta
 
     def _visit(self, node: _Node) -> list[Summary]:
@@ -147,6 +151,7 @@ class _Rows:
             self._newest[node.name] = self._stream.summary(node.name, "newest").norm
             below.append([block.summary for block in found])
             self.layers.append(self._row(node.name, [node.name], below[-1], curves=True))
+            self.layers[-1]["tests"] = self.laws.row(node.name)
         blocks = below[0] if len(below) == 1 else [tails.merged(p) for p in zip(*below, strict=True)]
         # A module of one child is that child, and one that holds everything is the whole model.
         groups = list(node.groups())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from gradtail.report import noise_text, words
+from gradtail.report import laws_text, noise_text, words
 from gradtail.report.words import Row
 
 Level = Literal["bad", "note", "good"]
@@ -29,8 +29,8 @@ def findings(data: dict[str, Any]) -> list[Finding]:
     if data["run"]["steps"] == 0:
         return [Finding("note", "Nothing observed", "The stream has not seen a step yet.")]
     found = [
-        _nonfinite(data), _tails(data), _norm(data), _clipping(data), _spectrum(data), _loss(data),
-        _overhead(data), _frozen(data), _zeros(data),
+        _nonfinite(data), _tails(data), _laws(data), _norm(data), _clipping(data), _spectrum(data),
+        _loss(data), _overhead(data), _frozen(data), _zeros(data),
     ]  # fmt: skip
     present = [one for one in found if one is not None]
     return sorted(present, key=lambda one: one.level != "bad")
@@ -99,6 +99,11 @@ def how_sure(data: dict[str, Any]) -> str:
     if most:
         return f"Intervals are 95 %, from the spread between {most} blocks of steps."
     return "Intervals are 95 % by the iid formula (too few steps for better): read them as too narrow."
+
+
+def _laws(data: dict[str, Any]) -> Finding | None:
+    found = laws_text.headline(data)
+    return None if found is None else Finding("good" if found[0] else "note", "Formal tests", found[1])
 
 
 def _norm(data: dict[str, Any]) -> Finding | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
-from gradtail.report import words
+from gradtail.report import laws_text, words
 from gradtail.report.findings import findings
 from gradtail.report.words import Row
 
@@ -13,6 +14,8 @@ WIDTH = 100
 MOST_ROWS = 20
 
 _NAME = 34
+_TESTED_ROWS = 10
+_TESTED_NAME, _VERDICT = 27, 50
 
 
 def text(data: dict[str, Any], most: int = MOST_ROWS) -> str:
@@ -47,6 +50,7 @@ def text(data: dict[str, Any], most: int = MOST_ROWS) -> str:
         mixed = words.mixture(data["whole"])
         if mixed and words.is_index(data["whole"]["tails"]["both"]):
             lines += textwrap.wrap(words.printable(f"whole model: {mixed}."), WIDTH)
+        lines += _formal_tests(data, rows[: min(most, _TESTED_ROWS)])
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -77,6 +81,39 @@ def _row(row: Row) -> str:
         zeros,
         words.count(row["nonfinite"]) if row["nonfinite"] else "",
     )
+
+
+def _formal_tests(data: dict[str, Any], rows: Sequence[Row]) -> list[str]:
+    """Lay the tests of the whole model and of some layers out; nothing where a saved report has none."""
+    common = data.get("tests")
+    if not common:
+        return []
+    span = common["over_steps"]
+    over = "" if span["first_step"] is None else f" of {span['first_step']} to {span['last_step']}"
+    header = _tested_line("formal tests", "p", f"power law, step {common['step']}", "normal")
+    lines = ["", header, "-" * WIDTH, *map(_tested_row, (data["whole"], *rows))]
+    if len(data["layers"]) > len(rows):
+        lines.append(f"... {len(data['layers']) - len(rows)} more in report.json")
+    said = (
+        f"p: chance of largest values (a tenth, at most {common['top']}) as far from a power law if they were "
+        f"independent; normal: share of tracked coordinates that pass as normal over the steps{over}, where "
+        "drift counts against it."
+    )
+    return [*lines, "", *textwrap.wrap(said, WIDTH)]
+
+
+def _tested_row(row: Row) -> str:
+    tests = row["tests"]
+    return _tested_line(
+        words.shorten(words.printable(row["name"]), _TESTED_NAME),
+        laws_text.pvalue_text(tests["power_law"].get("pvalue")),
+        laws_text.short_verdict(tests["power_law"], _VERDICT),
+        laws_text.normal_share(tests["over_steps"]),
+    )
+
+
+def _tested_line(name: str, p: str, verdict: str, normal: str) -> str:
+    return f"{name:<{_TESTED_NAME}} {p:>7}  {verdict:<{_VERDICT}} {normal:>12}"
 
 
 def _line(*cells: str) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from gradtail.estimators.order import IntArray, tail_counts
 from gradtail.estimators.powerlaw.sample import TailSample
 from gradtail.estimators.powerlaw.tails import TailData
+from gradtail.estimators.rounding import bin_starts
 from gradtail.states.magnitudes import FloatArray, Magnitudes, edges_for
 from gradtail.states.magnitudes import Tail as Side
 
@@ -104,9 +105,9 @@ class Bins(TailData):
         return table[::-1].cumsum(axis=0)[::-1]
 
     def stderr(self, at: int, alpha: float) -> float:
-        """Standard error from the observed information of the bins."""
+        """See :meth:`TailData.stderr`."""
         w = self.widths[self._classes[at:]]
-        finite = np.isfinite(w)
+        finite = np.isfinite(w) & (w > 0)
         with np.errstate(over="ignore"):
             half = 2 * np.sinh(np.minimum(alpha * w[finite] / 2, 350.0))
         return float(1 / math.sqrt(float(np.sum(self.count[at:][finite] * (w[finite] / half) ** 2))))
@@ -134,7 +135,7 @@ class Bins(TailData):
 
     def of(self, values: FloatArray, count: FloatArray, unseen: int) -> Bins:
         """See :meth:`TailData.of`: from lower edges of bins."""
-        return Bins(self.grid, np.searchsorted(self.grid.edges, values), count, unseen)
+        return Bins(self.grid, np.searchsorted(self.grid.edges, values, side="right") - 1, count, unseen)
 
     def sample(self, at: int) -> TailSample:
         """See :meth:`TailData.sample`."""
@@ -160,9 +161,9 @@ def newton(places: FloatArray, by_width: FloatArray, widths: FloatArray) -> Floa
     places : shape (s,)
     by_width : shape (s, r)
     widths : shape (r,)
-        May hold infinity once: a bin without upper end.
+        May hold infinity, of a bin without upper end, and 0, of bins that hold no value.
     """
-    finite = np.isfinite(widths)
+    finite = np.isfinite(widths) & (widths > 0)
     w, m = widths[finite], by_width[:, finite]
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         alpha: FloatArray = m.sum(axis=1) / (places + 0.5 * (m @ w))
@@ -179,28 +180,16 @@ def newton(places: FloatArray, by_width: FloatArray, widths: FloatArray) -> Floa
 
 
 @cache
-def grid_of(bits: int, exact: bool) -> Grid:
-    """Return the bins of histograms of so many mantissa bits.
-
-    Parameters
-    ----------
-    bits : int
-    exact : bool
-        Bins are points: what rounding to nearest has left of a continuous law. Each stands for the interval
-        between the midpoints to its neighbours.
-    """
-    edges = edges_for(bits)[: (255 << bits) + 1]  # the last begins at 2**128, for values beyond float32
-    if exact:
-        middle = edges[:-1] + np.diff(edges) / 2
-        return Grid(np.concatenate([[edges[0] / 2], middle, [np.inf]]), edges)
-    return Grid(np.append(edges, np.inf), edges)
+def grid_of(bits: int, mantissa: int) -> Grid:
+    """Return the bins of histograms of so many mantissa bits, of inputs of so many."""
+    starts = bin_starts(bits, mantissa)  # the last, from 2**128, is for values beyond float32
+    return Grid(np.append(starts, np.inf), edges_for(bits)[: starts.size])
 
 
 def from_magnitudes(source: Magnitudes, side: Side) -> Bins:
     """Take one side of a histogram."""
-    counts = tail_counts(source, side)
-    kept = source.mantissa if source.exact else source.bits
-    counts = counts[:: 1 << (source.bits - kept)]
+    bits = min(source.bits, source.mantissa)
+    counts = tail_counts(source, side)[:: 1 << (source.bits - bits)]
     used = np.flatnonzero(counts)
     unseen = source.vanished if side == "both" else 0
-    return Bins(grid_of(kept, source.exact), used, counts[used].astype(np.float64), unseen)
+    return Bins(grid_of(bits, source.mantissa), used, counts[used].astype(np.float64), unseen)
