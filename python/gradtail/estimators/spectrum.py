@@ -20,11 +20,19 @@ from gradtail.estimators.gram import (
     weighted_sketch_variance,
     without_sketch_bias,
 )
+from gradtail.estimators.ranks import RankPowerLaw, eigengaps, rank_power_law, subspace_bound
 from gradtail.estimators.rows import check_dimension, check_top, checked
 from gradtail.estimators.spectrum_result import Basis, CovarianceSpectrum
 from gradtail.states.magnitudes import FloatArray
 
-__all__ = ["CovarianceSpectrum", "covariance_spectrum"]
+__all__ = [
+    "CovarianceSpectrum",
+    "RankPowerLaw",
+    "covariance_spectrum",
+    "eigengaps",
+    "rank_power_law",
+    "subspace_bound",
+]
 
 FEW_STEPS = 20
 """Steps below which errors are not to be trusted."""

@@ -7,7 +7,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from gradtail.report import figures, noise_text, rows_html, words
+from gradtail.report import figures, laws_html, noise_text, rows_html, words
 from gradtail.report.findings import findings
 from gradtail.report.tables import subtitle
 
@@ -44,7 +44,6 @@ T&nbsp;−&nbsp;1; the second moment is about zero. Taken from sketches, whose e
 <li><b>Suggested clip threshold</b>: the norm that one step in twenty exceeds, in the recent steps in which
 the norms keep their level. Intervals allow for norms that resemble their neighbours.</li>
 <li><b>Norms</b> leave out NaN and infinite values, which are counted apart.</li>
-</ul>
 """
 
 
@@ -75,9 +74,18 @@ def page(data: Data) -> str:
         '<meta name="color-scheme" content="light dark">\n'
         f"<title>{title}</title>\n<style>\n{_asset('page.css')}</style>\n</head>\n<body>\n"
         f'<main class="gradtail">\n{_head(data)}\n{_run(data)}\n{_noise(data)}\n{_layers(data)}\n'
-        f"{_panels(data)}\n<section><h2>How to read this</h2>{_HOW_TO_READ}</section>\n{_facts(data)}\n"
+        f"{_with_break(laws_html.section(data))}{_panels(data)}\n{_how_to_read(data)}\n{_facts(data)}\n"
         f"</main>\n<script>\n{_asset('page.js')}</script>\n</body>\n</html>\n"
     )
+
+
+def _with_break(section: str) -> str:
+    return f"{section}\n" if section else ""
+
+
+def _how_to_read(data: Data) -> str:
+    tests = laws_html.HOW_TO_READ if data.get("tests") else ""
+    return f"<section><h2>How to read this</h2>{_HOW_TO_READ}{tests}</ul>\n</section>"
 
 
 def part(data: Data) -> str:

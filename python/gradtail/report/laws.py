@@ -1,4 +1,4 @@
-"""Formal tests of each layer: a power law in the newest step, a normal law across coordinates and over steps."""
+"""Formal tests of each layer: power laws in the newest step, normal laws across coordinates and steps."""
 
 from __future__ import annotations
 

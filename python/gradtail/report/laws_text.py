@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gradtail.report import words
@@ -55,12 +55,20 @@ def _ruled(found: Row) -> str:
 
 
 def rivals_text(found: Row) -> list[str]:
-    """Name the rivals that fit better, and those that fit as well, the likeliest first."""
-    said = []
-    for names, how in ((found["better"], "better"), (found["as_well"], "as well")):
-        if names:
-            said.append(f"{', '.join(map(law, names))} {'fit' if len(names) > 1 else 'fits'} {how}")
-    return said or ["no rival fits as well"]
+    """Name the rivals that fit better and, of a law that may hold, those that fit as well."""
+    listed = [(found["better"], "better")]
+    if not found["ruled_out"]:
+        listed.append((found["as_well"], "as well"))
+    said = [
+        f"{', '.join(map(law, names))} {'fit' if len(names) > 1 else 'fits'} {how}"
+        for names, how in listed
+        if names
+    ]
+    return said or [_no_rival(found)]
+
+
+def _no_rival(found: Row) -> str:
+    return "no rival fits better" if found["ruled_out"] else "no rival fits as well"
 
 
 def rival_text(rival: str, one: Row) -> str:
@@ -77,14 +85,14 @@ def rival_text(rival: str, one: Row) -> str:
 
 
 def short_verdict(found: Row, width: int) -> str:
-    """Fit a verdict into so many characters: of the rivals as many as there is room for, the likeliest first."""
+    """Fit a verdict into so many characters: with as many rivals as there is room for, likeliest first."""
     if "why" in found:
         why = words.printable(found["why"])
         return why if len(why) <= width else why[: width - 1] + "…"
     names, how = (found["better"], "better") if found["better"] else (found["as_well"], "as well")
     head = _ruled(found)
-    if not names:
-        return f"{head}; no rival as good"
+    if not names or (found["ruled_out"] and not found["better"]):
+        return f"{head}; {_no_rival(found)}"
     for shown in range(len(names), 0, -1):
         listed = ", ".join(_SHORT[name] for name in names[:shown])
         more = f" and {len(names) - shown} more" if shown < len(names) else ""
@@ -134,24 +142,34 @@ def headline(data: dict[str, Any]) -> tuple[bool, str] | None:
 
 def _power_laws(common: Row, tested: Sequence[Row], left: Sequence[Row]) -> str:
     out, layers = len(tested) - len(left), words.plural(len(tested), "layer")
-    text = f"Largest values of each layer in step {common['step']} (a tenth, at most {common['top']}): a power law"
-    text += f" is ruled out (p < {common['ruled_out_below']:g}) in {out} of {layers} tested"
+    text = f"Step {common['step']}, largest tenth of each layer (at most {common['top']} values): "
+    text += f"a power law is ruled out (p < {common['ruled_out_below']:g}) in {out} of {layers} tested"
     if not left:
-        return text + "."
-    rivals = Counter(name for found in left for name in (*found["better"], *found["as_well"]))
-    disputed = sum(bool(found["better"] or found["as_well"]) for found in left)
-    text += f", not in {len(left)}. "
+        better = _most_often(found["better"] for found in tested)
+        return text + (f"; most often better: {better}." if better else ".")
+    disputed = [names for found in left if (names := [*found["better"], *found["as_well"]])]
+    text += f", not in {len(left)}"
     if disputed:
-        most, times = rivals.most_common(1)[0]
-        text += f"In {disputed} of these a rival fits as well or better, most often the {law(most)} ({times}); "
-    alone = len(left) - disputed
-    return text + (f"in {alone} only the power law is left." if alone else "nowhere is it the only law left.")
+        which = "all" if len(disputed) == len(left) else f"{len(disputed)}"
+        text += f"; in {which} of these a rival fits as well or better, most often {_most_often(disputed)}"
+    alone = len(left) - len(disputed)
+    if not alone:
+        return text + ", and nowhere is it the only law left."
+    return text + f"{', and ' if disputed else '; '}in {alone} it is the only law left."
+
+
+def _most_often(several: Iterable[Sequence[str]]) -> str:
+    """Name the rivals that come up most often, and how often; empty if there are none."""
+    times = Counter(name for names in several for name in names)
+    most = max(times.values(), default=0)
+    listed = " and ".join(law(name) for name in times if times[name] == most)
+    return f"{listed} ({most})" if most else ""
 
 
 def _over_steps(common: Row, whole: Row) -> str:
     span = common["over_steps"]
     return (
-        f"Over steps {span['first_step']} to {span['last_step']}, {passing(whole)} of "
+        f"Steps {span['first_step']} to {span['last_step']}: {passing(whole)} of "
         f"{whole['tested']:,} tracked coordinates pass as normal "
         f"({words.percent(1 - common['level'])} would if all were; drift counts against it)."
     )

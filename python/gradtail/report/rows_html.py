@@ -29,6 +29,11 @@ def table(rows: Sequence[Row], whole: Row | None, first: str) -> str:
         ("NaN, Inf", "", "", "non-finite values"),
         ("size", "", "", "elements"),
     ]
+    return grid(heads, body)
+
+
+def grid(heads: Sequence[tuple[str, str, str, str]], body: Sequence[str]) -> str:
+    """Lay rows out under heads: label, "text" where it sorts as such, side, and a hint."""
     head = "".join(
         f'<th scope="col" class="{side}" data-kind="{kind}"{_title(hint)}>{label}</th>'
         for label, kind, side, hint in heads
@@ -50,25 +55,25 @@ def _row(row: Row, kind: str) -> str:
     high = row["quantiles"].get("0.999")
     ratio = row["max_abs"] / high if high else None
     zeros = row["zeros"] / row["count"] if row["count"] else None
-    name = words.printable(row["name"])
     cells = [
-        f'<th scope="row" data-sort="{escape(name)}">{_breakable(name)}</th>',
-        _cell(key, _index(tail) if words.is_index(tail) else _no_index(tail), "alpha"),
-        _cell(key, bar(tail), "left"),
+        name_cell(row),
+        cell(key, _index(tail) if words.is_index(tail) else _no_index(tail), "alpha"),
+        cell(key, bar(tail), "left"),
         _verdict(tail, words.mixture(row) if kind == "whole" else ""),
-        _cell(row["excess_kurtosis"], words.number(row["excess_kurtosis"])),
-        _cell(row["norm"]["median"], words.number(row["norm"]["median"])),
-        _cell(ratio, words.number(ratio)),
-        _cell(zeros, words.percent(zeros)),
-        _cell(row["nonfinite"], f"{row['nonfinite']:,}", "bad" if row["nonfinite"] else "none"),
-        _cell(row["size"], words.count(row["size"])),
+        cell(row["excess_kurtosis"], words.number(row["excess_kurtosis"])),
+        cell(row["norm"]["median"], words.number(row["norm"]["median"])),
+        cell(ratio, words.number(ratio)),
+        cell(zeros, words.percent(zeros)),
+        cell(row["nonfinite"], f"{row['nonfinite']:,}", "bad" if row["nonfinite"] else "none"),
+        cell(row["size"], words.count(row["size"])),
     ]
     return f'<tr class="{kind}">{"".join(cells)}</tr>'
 
 
-def _breakable(name: str) -> str:
-    """Escape a name that may be broken after its dots."""
-    return escape(name).replace(".", ".<wbr>")
+def name_cell(row: Row) -> str:
+    """Lay out the name of a row, which may be broken after its dots."""
+    name = escape(words.printable(row["name"]))
+    return f'<th scope="row" data-sort="{name}">{name.replace(".", ".<wbr>")}</th>'
 
 
 def _index(tail: Row) -> str:
@@ -80,7 +85,8 @@ def _no_index(tail: Row | None) -> str:
     return f'<span class="none">{escape(words.alpha_text(tail)).replace(" (", "<br>(")}</span>'
 
 
-def _cell(key: float | None, shown: str, kind: str = "") -> str:
+def cell(key: float | None, shown: str, kind: str = "") -> str:
+    """Lay out a number, and what it is sorted by: last where it is None."""
     sort = "" if key is None else f"{key:.9g}"
     return f'<td class="{kind}" data-sort="{sort}">{shown}</td>'
 
@@ -96,16 +102,22 @@ def _verdict(tail: Row | None, mixed: str = "") -> str:
     above += f", above {words.number(tail['threshold'])}"
     spread = "" if tail["spread"] == "blocks" else "; iid formula"
     lines = f'{said}<br><span class="quiet one">{above}{spread}</span>'
-    listed = [words.printable(warning) for warning in ([mixed] if mixed else []) + tail["warnings"]]
-    if listed:
-        items = "".join(f"<li>{escape(one)}</li>" for one in listed)
-        title = escape("\n".join(listed))
-        lines += (
-            f'<details title="{title}"><summary>{words.plural(len(listed), "warning")}</summary>'
-            f"<ul>{items}</ul></details>"
-        )
+    lines += listed(([mixed] if mixed else []) + tail["warnings"], "warning")
     full = escape(words.printable(tail["verdict"]))
     return f'<td class="words{kind}" data-sort="{said}" title="{full}">{lines}</td>'
+
+
+def listed(lines: Sequence[str], what: str) -> str:
+    """Fold sentences under their number; nothing if there are none."""
+    if not lines:
+        return ""
+    plain = [words.printable(line) for line in lines]
+    items = "".join(f"<li>{escape(one)}</li>" for one in plain)
+    title = escape("\n".join(plain))
+    return (
+        f'<details title="{title}"><summary>{words.plural(len(plain), what)}</summary>'
+        f"<ul>{items}</ul></details>"
+    )
 
 
 def _x(alpha: float) -> float:

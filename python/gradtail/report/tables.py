@@ -95,9 +95,9 @@ def _formal_tests(data: dict[str, Any], rows: Sequence[Row]) -> list[str]:
     if len(data["layers"]) > len(rows):
         lines.append(f"... {len(data['layers']) - len(rows)} more in report.json")
     said = (
-        f"p: chance of largest values (a tenth, at most {common['top']}) as far from a power law if they were "
-        f"independent; normal: share of tracked coordinates that pass as normal over the steps{over}, where "
-        "drift counts against it."
+        f"p: chance of the largest values (a tenth, at most {common['top']}) being so far from a power law "
+        f"if it holds and they are independent; normal: share of tracked coordinates that pass as normal "
+        f"over steps{over}, where drift counts against it."
     )
     return [*lines, "", *textwrap.wrap(said, WIDTH)]
 

@@ -135,16 +135,16 @@ def compare(sample: TailSample, exponent: float, rival: str) -> Comparison:
     equally near to the truth. The power law is one of the truncated power laws, and twice the loss in log
     likelihood is taken to have the chi-square law of one degree of freedom.
 
-    Of samples of a Pareto law of exponent 2 (500 of 50 values, 500 of 1000; points and bins alike) the verdict
-    is for a lognormal in 1 and 0.2 %, for a stretched exponential in 1 and 0.2 %, for an exponential in 0.2
-    and 0 %, for a cutoff in 8 to 10 and 8 %. The power law is found better than an exponential in 78 and
-    100 %, and never better than a lognormal or a stretched exponential, whose laws come near to it.
+    Of samples of a Pareto law of exponent 2 (500 of 50 values, 500 of 1000; points and bins alike) the
+    verdict is for a lognormal in 1 and 0.2 %, for a stretched exponential in 1 and 0.2 %, for an exponential
+    in 0.2 and 0 %, for a cutoff in 8 to 10 and 8 %. The power law is found better than an exponential in 78
+    and 100 %, and never better than a lognormal or a stretched exponential, whose laws come as near to it as
+    one likes as sigma grows or beta falls to 0. Where the likeliest of them is that limit, ``ratio`` and
+    ``statistic`` are 0; but of whole numbers the limit is a rounded power law, which is not the one of the
+    zeta function.
 
-    They do so as sigma grows or beta falls to 0. Where the likeliest of them is that limit, ``ratio`` and ``statistic`` are 0; but of
-    whole numbers the limit is a rounded power law, which is not the one of the zeta function.
-
-    Costs a few passes over the distinct values or bins, and 10 to 20 Newton steps of integrals over about
-    a hundred nodes.
+    Costs a few passes over the distinct values or bins, and 10 to 20 Newton steps of integrals over
+    a few hundred nodes.
 
     Examples
     --------
@@ -159,7 +159,7 @@ def compare(sample: TailSample, exponent: float, rival: str) -> Comparison:
         raise ValueError(f"rival: expected one of {', '.join(RIVALS)}, got {rival!r}")
     if not (exponent > 1 and math.isfinite(exponent)):
         raise ValueError(f"exponent: expected a finite number above 1, got {exponent!r}")
-    nested, n = rival == _NESTED, round(sample.n)
+    exponent, nested, n = float(exponent), rival == _NESTED, round(sample.n)
     if sample.count.size < _FEWEST:
         warning = f"{sample.count.size} distinct value: no two laws can be told apart"
         return Comparison(rival, 0.0, 0.0, 1.0, nested, exponent, {}, n, (warning,))

@@ -16,7 +16,6 @@ Value: TypeAlias = tuple[float, FloatArray, FloatArray, float]
 Function: TypeAlias = Callable[[FloatArray], Value]
 
 _SMALL = 2e-15  # of the terms: what half the square of a Newton step may leave to gain
-_ROUNDING = 1e-15  # of the terms
 _GOOD_ENOUGH = 1e-6  # of the value: where it tends to a limit as the parameters grow without end
 _MOST_STEPS = 100
 _SHRINK = 0.1  # the second parameter stays above this share of itself in one step
@@ -99,7 +98,7 @@ def descend(function: Function, at: FloatArray, edge: float = 0.0) -> Least:
         for _ in range(40):
             trial = at + share * step
             new = function(trial)
-            if new[0] <= value - 1e-4 * share * gain + _ROUNDING * size:
+            if new[0] <= value - 1e-4 * share * gain:
                 break
             share /= 2
         else:

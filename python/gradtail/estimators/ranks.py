@@ -1,0 +1,214 @@
+"""Eigenvalues against their rank: the power law that they may follow, their gaps, and what gaps are worth."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from gradtail.estimators.powerlaw import PowerLawFit, fit
+from gradtail.states.magnitudes import FloatArray
+
+_TOP = 1000  # as in the studies
+
+
+@dataclass(frozen=True)
+class RankPowerLaw:
+    """How nearly the largest eigenvalues follow l_k = l_1 k**-slope.
+
+    Attributes
+    ----------
+    slope, slope_stderr : float
+        From the maximum-likelihood exponent of the density, 1 / (exponent - 1); its standard error
+        were the eigenvalues independent draws.
+    loglog_slope, loglog_stderr : float
+        Of a least-squares line through log l_k over log k, for comparison; its error for independent
+        draws is slope sqrt(2 / top) (Gabaix and Ibragimov 2011, J. Bus. Econ. Stat. 29, 24).
+    top : int
+        Eigenvalues fitted to; the smallest of them is the cutoff.
+    ks : float
+        Kolmogorov-Smirnov distance.
+    law : PowerLawFit
+        The fit, with its critical values, p-value and rivals.
+    """
+
+    slope: float
+    slope_stderr: float
+    loglog_slope: float
+    loglog_stderr: float
+    top: int
+    ks: float
+    law: PowerLawFit = field(repr=False)
+
+    @property
+    def exponent(self) -> float:
+        """Density exponent."""
+        return self.law.exponent
+
+    def critical(self, level: float = 0.05, *, calibrated: bool = True) -> float:
+        """Distance exceeded with probability ``level`` by independent draws of a power law.
+
+        Eigenvalues of one matrix are no independent draws (they keep apart, and lie on a line of ranks
+        more nearly): the comparison is a convention of the studies, and no p-value. See
+        :meth:`gradtail.powerlaw.PowerLawFit.critical`.
+        """
+        return self.law.critical(level, calibrated=calibrated)
+
+    @property
+    def verdict(self) -> str:
+        """The result in words, at 5 %, by the calibrated and by the printed critical value."""
+        own, printed = self.critical(), self.critical(calibrated=False)
+        slopes = f"slope {self.slope:.3g} +- {self.slope_stderr:.2g} (log-log {self.loglog_slope:.3g})"
+        if self.ks < own:
+            said = f"power law accepted: distance {self.ks:.3g} below {own:.3g}"
+        else:
+            said = f"power law rejected: distance {self.ks:.3g} above {own:.3g}"
+            said += f", though below the printed {printed:.3g}" if self.ks < printed else ""
+        return f"{said}; {slopes}, top {self.top}"
+
+    def __str__(self) -> str:
+        return "\n".join([self.verdict, *(f"  warning: {w}" for w in self.law.warnings)])
+
+
+def rank_power_law(eigenvalues: npt.ArrayLike, top: int | None = None) -> RankPowerLaw:
+    """Fit a power law to the largest eigenvalues, or gaps, over their rank.
+
+    Parameters
+    ----------
+    eigenvalues : array of real numbers, shape (n,)
+        In any order; negative ones are below all cutoffs.
+    top : int, optional
+        How many of the largest, which must be positive; default: 1000, or all positive ones if fewer.
+
+    Returns
+    -------
+    RankPowerLaw
+
+    Raises
+    ------
+    TypeError, ValueError
+        No real numbers, one that is not finite, or fewer than ``top`` positive ones.
+
+    Notes
+    -----
+    The procedure of Xie et al., "On the Power-Law Hessian Spectrums in Deep Learning" (2022): cut at the
+    ``top``-th, maximum likelihood for the density, slope derived from it. O(n log n).
+
+    Examples
+    --------
+    >>> found = rank_power_law(1 / np.arange(1, 1001))
+    >>> round(found.exponent, 5), round(found.slope, 5), round(found.loglog_slope, 5), round(found.ks, 5)
+    (2.00439, 0.99563, 1.0, 0.00161)
+    >>> print(found)
+    power law accepted: distance 0.00161 below 0.0339; slope 0.996 +- 0.031 (log-log 1), top 1000
+    """
+    values = _checked(eigenvalues)
+    positive = int(np.count_nonzero(values > 0))
+    if top is None:
+        top = min(_TOP, positive)
+    if positive < max(top, 2):
+        raise ValueError(f"eigenvalues: expected at least {max(top, 2)} positive ones, got {positive}")
+    law = fit(values, top=top, tail="upper")
+    x = np.log(np.arange(1, top + 1))
+    y = np.log(values[:top])
+    x -= x.mean()
+    slope = -float(x @ y / (x @ x))
+    return RankPowerLaw(
+        law.slope, law.stderr / law.alpha**2, slope, abs(slope) * math.sqrt(2 / top), top, law.ks, law
+    )
+
+
+def eigengaps(eigenvalues: npt.ArrayLike) -> FloatArray:
+    """Differences of neighbouring eigenvalues, l_k - l_(k+1).
+
+    Parameters
+    ----------
+    eigenvalues : array of real numbers, shape (n,)
+        In any order.
+
+    Returns
+    -------
+    ndarray of float64, shape (n - 1,)
+        By rank k = 1, ..., n - 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        No real numbers, fewer than two, or one that is not finite.
+
+    Notes
+    -----
+    Of l_k = l_1 / k the gaps are l_1 / (k (k + 1)): a power law of slope 2 nearly.
+
+    Examples
+    --------
+    >>> eigengaps([1.0, 8.0, 2.0]).tolist()
+    [6.0, 1.0]
+    """
+    return -np.diff(_checked(eigenvalues))
+
+
+def subspace_bound(eigenvalues: npt.ArrayLike, perturbation: float, *, complete: bool = False) -> FloatArray:
+    """Bound how far a perturbation of a symmetric matrix can turn each eigenvector.
+
+    Parameters
+    ----------
+    eigenvalues : array of real numbers, shape (n,)
+        Of the matrix, in any order.
+    perturbation : float
+        Spectral norm of what is added.
+    complete : bool
+        Whether these are all eigenvalues. If not, the gap below the last one is not known.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+        Bounds for the sine of the angle, by rank. From 1 on they say nothing; infinite where an
+        eigenvalue is repeated, and NaN for the last one of an incomplete list.
+
+    Raises
+    ------
+    TypeError, ValueError
+        No real numbers, one that is not finite, or a negative norm.
+
+    Notes
+    -----
+    sin <= 2 |M| / min(l_(k-1) - l_k, l_k - l_(k+1)): Yu, Wang and Samworth (2015), Biometrika 102, 315,
+    corollary 1, a variant of Davis and Kahan's theorem which asks for gaps of one matrix alone. For
+    l_k = l_1 / k it is 2 |M| k (k + 1) / l_1; with (k + 1)**2, as in print, it is looser by (k + 1) / k.
+
+    Examples
+    --------
+    >>> subspace_bound([1.0, 0.5, 0.1], 0.01, complete=True).round(3).tolist()
+    [0.04, 0.05, 0.05]
+    """
+    values = _checked(eigenvalues)
+    if isinstance(perturbation, bool) or not isinstance(perturbation, (int, float, np.integer, np.floating)):
+        raise TypeError(f"perturbation: expected a number, got {type(perturbation).__name__}")
+    if not 0 <= perturbation < math.inf:
+        raise ValueError(f"perturbation: expected a norm of at least 0, got {perturbation}")
+    gaps = -np.diff(values)
+    above = np.append(np.inf, gaps)
+    below = np.append(gaps, np.inf if complete else np.nan)
+    nearest = np.minimum(above, below)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        bound = 2 * perturbation / nearest
+    bound[nearest == 0] = np.inf
+    return np.asarray(bound)
+
+
+def _checked(eigenvalues: npt.ArrayLike) -> FloatArray:
+    """Sort from the largest down."""
+    try:
+        values = np.asarray(eigenvalues)
+    except ValueError as error:
+        raise TypeError(f"eigenvalues: expected an array of real numbers, got {eigenvalues!r:.60}") from error
+    if values.dtype.kind not in "fiu":
+        raise TypeError(f"eigenvalues: expected real numbers, got dtype {values.dtype}")
+    if values.ndim != 1 or values.size < 2:
+        raise ValueError(f"eigenvalues: expected shape (n,) with n of at least 2, got {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError("eigenvalues: expected finite numbers, got NaN or infinity")
+    return np.sort(values.astype(np.float64))[::-1]
