@@ -247,7 +247,11 @@ class PowerLawFit:
 
     @property
     def verdict(self) -> str:
-        """The result in words: ruled out or not, and which rivals fit as well or better."""
+        """The result in words: ruled out or not at 0.1, and which rivals fit as well or better.
+
+        Of bins and whole numbers by 4,000 samples; where xmin was searched by the p-value for a given
+        one, which is too large, so that only :meth:`pvalue` can tell where it rules nothing out.
+        """
         return describe(self, None)
 
     def __str__(self) -> str:
@@ -277,23 +281,21 @@ def describe(fit: PowerLawFit, pvalue: float | None) -> str:
     """Put a fit, its test and its rivals into words; without a p-value, by the one for a given xmin."""
     low, high = fit.ci()
     law = f"exponent {fit.exponent:.4g} (95 % {low:.4g} to {high:.4g})"
-    searched = fit.cutoff == "searched"
-    if pvalue is None:
-        if fit.form == "points":
-            p = float(lilliefors.pvalue(fit._law, fit.n_tail, fit.ks))
-        else:
-            p = float(np.mean(fit._null() >= fit.ks))
-    else:
+    if pvalue is not None:
         p = float(pvalue)
-    shown = "< 0.001" if p < 0.001 else f"{p:.2g}"
-    if searched and pvalue is None:
-        ruled = p < RULED_OUT
-        test = f"p {'<' if p < 0.001 else '<='} {max(p, 0.001):.2g}" if ruled else "pvalue() tells more"
+    elif fit.form == "points":
+        p = lilliefors.pvalue(fit._law, fit.n_tail, fit.ks)
     else:
-        ruled, test = p < RULED_OUT, f"p = {shown}" if p >= 0.001 else f"p {shown}"
-    found = fit.compare_all()
-    better = [name for name, one in found.items() if one.pvalue < RULED_OUT and one.ratio < 0]
-    equal = [name for name, one in found.items() if one.pvalue >= RULED_OUT]
+        p = float(np.mean(fit._null() >= fit.ks))
+    ruled = p < RULED_OUT
+    test = f"p {'< 0.001' if p < 0.001 else f'= {p:.2g}'}"
+    if fit.cutoff == "searched" and pvalue is None:  # p for a given xmin: too large where it was searched
+        test = test.replace("=", "<=") if ruled else "pvalue() tells more"
+    good = sorted(
+        (one for one in fit.compare_all().values() if one.rival_is_as_good), key=lambda one: one.ratio
+    )
+    better = [one.rival for one in good if one.pvalue < RULED_OUT]
+    equal = [one.rival for one in good if one.pvalue >= RULED_OUT]
     parts = [f"power law {'ruled out' if ruled else 'not ruled out'} ({test}), {law}"]
     for names, what in ((better, "better"), (equal, "as well")):
         if names:
