@@ -26,10 +26,10 @@ are ruled out sooner than they should be, and the intervals of shares are too na
 
 _HEADS = (
     ("layer", "text", "left", ""),
-    ("exponent, 95 %", "", "", "of the density, x to the minus exponent, of the largest values"),
+    ("exponent, 95&nbsp;%", "", "", "of the density, x to the minus exponent, of the largest values"),
     ("KS", "", "", "distance from the fitted law, and what 1 in 20 samples of that law exceed"),
     ("p", "", "", "share of samples of the fitted law that are as far from their fits"),
-    ("power law", "text", "left", ""),
+    ("power law, and rivals", "text", "left", ""),
     ("normal across coordinates", "", "", "p of the Jarque-Bera test of the newest step"),
     ("normal over steps", "", "", "tracked coordinates that pass D'Agostino's test, 95 % as if independent"),
 )

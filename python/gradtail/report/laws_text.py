@@ -16,6 +16,7 @@ _SHORT = {
     "truncated_power_law": "truncated",
 }
 
+_TOLD_APART = 0.1  # p of a likelihood ratio, as the estimator has it
 _ENOUGH_PASS = 0.9  # share of normal laws over steps from which the rest may be chance
 
 
@@ -73,7 +74,7 @@ def _no_rival(found: Row) -> str:
 
 def rival_text(rival: str, one: Row) -> str:
     """Say how one rival fares, with its numbers."""
-    if one["pvalue"] is not None and one["pvalue"] < 0.1:
+    if one["pvalue"] is not None and one["pvalue"] < _TOLD_APART:
         how = "fits better" if (one["ratio"] or 0.0) < 0 else "fits worse"
     elif one["nested"]:
         how = "fits no better"

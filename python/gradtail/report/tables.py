@@ -50,7 +50,7 @@ def text(data: dict[str, Any], most: int = MOST_ROWS) -> str:
         mixed = words.mixture(data["whole"])
         if mixed and words.is_index(data["whole"]["tails"]["both"]):
             lines += textwrap.wrap(words.printable(f"whole model: {mixed}."), WIDTH)
-        lines += _formal_tests(data, rows[: min(most, _TESTED_ROWS)])
+        lines += _formal_tests(data, rows, min(most, _TESTED_ROWS))
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -83,22 +83,30 @@ def _row(row: Row) -> str:
     )
 
 
-def _formal_tests(data: dict[str, Any], rows: Sequence[Row]) -> list[str]:
+def _formal_tests(data: dict[str, Any], rows: Sequence[Row], most: int) -> list[str]:
     """Lay the tests of the whole model and of some layers out; nothing where a saved report has none."""
     common = data.get("tests")
     if not common:
         return []
     span = common["over_steps"]
-    over = "" if span["first_step"] is None else f" of {span['first_step']} to {span['last_step']}"
     header = _tested_line("formal tests", "p", f"power law, step {common['step']}", "normal")
-    lines = ["", header, "-" * WIDTH, *map(_tested_row, (data["whole"], *rows))]
-    if len(data["layers"]) > len(rows):
-        lines.append(f"... {len(data['layers']) - len(rows)} more in report.json")
+    tested = [row for row in rows if "why" not in row["tests"]["power_law"]]  # the rest is soon told
+    lines = ["", header, "-" * WIDTH, *map(_tested_row, (data["whole"], *tested[:most]))]
+    rest = [f"{len(tested) - most} more in report.json"] if len(tested) > most else []
+    if len(rows) > len(tested):
+        left_out = words.plural(len(rows) - len(tested), "layer")
+        rest.append(f"{left_out} not held against a power law (too small, or not in step {common['step']})")
+    if rest:
+        lines.append("... " + ", ".join(rest))
     said = (
         f"p: chance of the largest values (a tenth, at most {common['top']}) being so far from a power law "
-        f"if it holds and they are independent; normal: share of tracked coordinates that pass as normal "
-        f"over steps{over}, where drift counts against it."
+        "if it holds and they are independent; normal: "
     )
+    if span["steps"] < span["fewest"]:
+        said += f"not tested over fewer than {span['fewest']} tracked steps."
+    else:
+        said += f"share of tracked coordinates that pass as normal over steps {span['first_step']} to "
+        said += f"{span['last_step']}, where drift counts against it."
     return [*lines, "", *textwrap.wrap(said, WIDTH)]
 
 
