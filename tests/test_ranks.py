@@ -107,9 +107,7 @@ def test_edges_of_the_bound():
 
 @pytest.mark.parametrize("call", [rank_power_law, eigengaps, lambda x: subspace_bound(x, 0.1)])
 def test_refusals(call):
-    with pytest.raises(
-        ValueError, match=r"eigenvalues: expected shape \(n,\) with n of at least 2"
-    ):
+    with pytest.raises(ValueError, match=r"eigenvalues: expected shape \(n,\) with n of at least 2"):
         call([1.0])
     with pytest.raises(ValueError, match="eigenvalues: expected finite numbers"):
         call([1.0, np.nan])
