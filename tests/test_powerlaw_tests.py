@@ -8,7 +8,7 @@ from published import CLAUSET, clauset
 from scipy import special
 
 from gradtail import powerlaw, summarize
-from gradtail.estimators.powerlaw import bootstrap
+from gradtail.estimators.powerlaw import bootstrap, scan
 from gradtail.estimators.powerlaw.integers import Integers
 
 
@@ -148,9 +148,8 @@ def test_bootstrap_keeps_its_size(form):
         x = bent(300, rng)
         p.append(powerlaw.fit(x if form == "points" else summarize(x)).pvalue(50, i))
     p = np.array(p)
-    assert np.mean(p < 0.1) < 0.1 + 3.3 * math.sqrt(0.09 / repeats)
-    assert 0.35 < p.mean() < 0.72  # the fit chose the best xmin of its body too: conservative at most
-    assert np.mean(p > 0.9) < 0.35
+    for level in (0.1, 0.3, 0.6):  # one law for the data and for the samples: neither too strict nor too mild
+        assert abs(np.mean(p < level) - level) < 3.3 * math.sqrt(level * (1 - level) / repeats) + 0.02
 
 
 def test_bootstrap_rejects():
@@ -176,8 +175,41 @@ def test_bootstrap_repeats_with_its_seed_and_counts_as_a_full_search_does():
     with pytest.raises(ValueError, match="spread: expected a fit with xmin='ks'"):
         powerlaw.fit(x, xmin=1.0).spread()
     for bad in (0, -1, 2.5, True):
-        with pytest.raises(ValueError, match="repeats: expected a positive int"):
+        with pytest.raises(ValueError, match="repeats: expected an int of at least 1"):
             found.pvalue(bad)
+        with pytest.raises(ValueError, match="repeats: expected an int of at least 2"):
+            found.spread(bad)
+
+
+def test_verdict_says_what_was_tested():
+    x = bent(400, np.random.default_rng(9))
+    searched = powerlaw.fit(x)
+    assert searched.verdict.startswith("power law not tested (pvalue() does), exponent ")
+    p = searched.pvalue(200)
+    assert searched.verdict.startswith(f"power law not ruled out (p = {p:.2g}), exponent ")
+    ruled = powerlaw.fit(np.random.default_rng(9).exponential(size=5000), top=2000)
+    assert ruled.verdict.startswith("power law ruled out (p < 0.001), exponent ")  # from the table, at once
+    binned = powerlaw.fit(summarize(x), xmin=1.0)
+    assert binned.verdict.startswith("power law not tested")
+    binned.critical(0.05)
+    with pytest.raises(ValueError, match=r"rival: expected one of 'lognormal', 'exponential', .* got 'null'"):
+        binned.compare("null")
+    with pytest.raises(ValueError, match="rival: expected one of"):
+        binned.compare(["lognormal"])
+
+
+@pytest.mark.parametrize("law", ["pareto", "t(3)"])
+def test_samples_too_long_for_an_exact_search_are_searched_like_the_data(law):
+    rng = np.random.default_rng(10)
+    x = rng.pareto(2.0, 30_000) + 1 if law == "pareto" else np.abs(rng.standard_t(3, 30_000))
+    found = powerlaw.fit(x)
+    assert found.search == "coarse to fine"
+    samples = bootstrap.SemiParametric(found._data, found._at, found.alpha)
+    for _ in range(12):
+        drawn = samples.draw(rng)
+        _, _, distance, _ = scan.search(drawn)
+        assert scan.falls_below(drawn, distance * (1 + 1e-9))
+        assert not scan.falls_below(drawn, distance * (1 - 1e-9))
 
 
 class OnGrid(Integers):

@@ -16,7 +16,7 @@ def test_both_slopes_of_a_line_of_ranks(s):
     assert found.loglog_slope == pytest.approx(s, rel=1e-9)
     assert (found.top, found.law.n_tail) == (1000, 1000)
     assert found.slope_stderr == pytest.approx(found.slope / np.sqrt(1000), rel=1e-9)
-    assert found.verdict.startswith("power law accepted: distance 0.0016")
+    assert found.verdict.startswith("power law not rejected: distance 0.0016")
 
 
 def test_published_rows_of_a_line_of_ranks():
@@ -64,6 +64,11 @@ def test_top_and_order():
     assert rank_power_law(shuffled).top == 300
     with pytest.raises(ValueError, match="eigenvalues: expected at least 301 positive ones, got 300"):
         rank_power_law(shuffled, top=301)
+    for top, error in ((2, ValueError), ("x", TypeError), (True, TypeError)):
+        with pytest.raises(error, match="top: expected"):
+            rank_power_law(shuffled, top=top)
+    with pytest.raises(ValueError, match="eigenvalues: expected the 4 largest to differ, got 2 for all"):
+        rank_power_law([2.0] * 5, top=4)
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=30))

@@ -12,6 +12,7 @@ from gradtail.estimators.powerlaw import PowerLawFit, fit
 from gradtail.states.magnitudes import FloatArray
 
 _TOP = 1000  # as in the studies
+_FEWEST = 3
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class RankPowerLaw:
         own, printed = self.critical(), self.critical(calibrated=False)
         slopes = f"slope {self.slope:.3g} +- {self.slope_stderr:.2g} (log-log {self.loglog_slope:.3g})"
         if self.ks < own:
-            said = f"power law accepted: distance {self.ks:.3g} below {own:.3g}"
+            said = f"power law not rejected: distance {self.ks:.3g} below {own:.3g}"
         else:
             said = f"power law rejected: distance {self.ks:.3g} above {own:.3g}"
             said += f", though below the printed {printed:.3g}" if self.ks < printed else ""
@@ -102,14 +103,20 @@ def rank_power_law(eigenvalues: npt.ArrayLike, top: int | None = None) -> RankPo
     >>> round(found.exponent, 5), round(found.slope, 5), round(found.loglog_slope, 5), round(found.ks, 5)
     (2.00439, 0.99563, 1.0, 0.00161)
     >>> print(found)
-    power law accepted: distance 0.00161 below 0.0339; slope 0.996 +- 0.031 (log-log 1), top 1000
+    power law not rejected: distance 0.00161 below 0.0339; slope 0.996 +- 0.031 (log-log 1), top 1000
     """
     values = _checked(eigenvalues)
     positive = int(np.count_nonzero(values > 0))
     if top is None:
         top = min(_TOP, positive)
-    if positive < max(top, 2):
-        raise ValueError(f"eigenvalues: expected at least {max(top, 2)} positive ones, got {positive}")
+    elif isinstance(top, bool) or not isinstance(top, (int, np.integer)):
+        raise TypeError(f"top: expected an int, got {type(top).__name__}")
+    elif top < _FEWEST:
+        raise ValueError(f"top: expected at least {_FEWEST}, got {top}")
+    if positive < max(top, _FEWEST):
+        raise ValueError(f"eigenvalues: expected at least {max(top, _FEWEST)} positive ones, got {positive}")
+    if values[0] == values[top - 1]:
+        raise ValueError(f"eigenvalues: expected the {top} largest to differ, got {values[0]:.6g} for all")
     law = fit(values, top=top, tail="upper")
     x = np.log(np.arange(1, top + 1))
     y = np.log(values[:top])
@@ -147,7 +154,7 @@ def eigengaps(eigenvalues: npt.ArrayLike) -> FloatArray:
     >>> eigengaps([1.0, 8.0, 2.0]).tolist()
     [6.0, 1.0]
     """
-    return -np.diff(_checked(eigenvalues))
+    return -np.diff(_checked(eigenvalues)) + 0.0  # no negative zeros
 
 
 def subspace_bound(eigenvalues: npt.ArrayLike, perturbation: float, *, complete: bool = False) -> FloatArray:

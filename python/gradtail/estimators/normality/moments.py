@@ -53,7 +53,8 @@ def dagostino(source: object, *, axis: int | None = None) -> Any:
     The transforms are those of D'Agostino (1970), Biometrika 57, 679 (skewness) and of Anscombe and
     Glynn (1983), Biometrika 70, 227 (kurtosis); their sum of squares has the chi-square law with 2
     degrees of freedom (D'Agostino and Pearson 1973, Biometrika 60, 613), nearly so from 20 values on.
-    O(values) for arrays, O(1) a sample from moments; arrays are read in pieces of a few MiB.
+    O(values) for arrays, O(1) a sample from moments; arrays are read in pieces of a few
+    MiB along ``axis``, a sample of its own in float64 at once.
 
     Examples
     --------

@@ -163,6 +163,8 @@ def equal_values(n: int) -> ValueError:
 
 def no_spread(m: Moments, most: int) -> ValueError:
     """Return the refusal of power sums that say too little of what is about the mean."""
+    if m.variance == 0:
+        return equal_values(m.count)
     return ValueError(
         f"source: expected a mean within {most} standard deviations of zero, beyond which power sums "
         f"lose too many digits, got mean {m.mean:.3g} and standard deviation {m.variance**0.5:.3g}"

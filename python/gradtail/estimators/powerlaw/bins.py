@@ -9,13 +9,13 @@ from functools import cache, cached_property
 import numpy as np
 
 from gradtail.estimators.order import IntArray, tail_counts
+from gradtail.estimators.powerlaw import binned_likelihood
 from gradtail.estimators.powerlaw.sample import TailSample
 from gradtail.estimators.powerlaw.tails import TailData
 from gradtail.estimators.rounding import bin_starts
 from gradtail.states.magnitudes import FloatArray, Magnitudes, edges_for
 from gradtail.states.magnitudes import Tail as Side
 
-_ITERATIONS = 60
 _ENTRIES = 1 << 21  # of the tables of one chunk
 
 
@@ -43,6 +43,11 @@ class Grid:
     @cached_property
     def _by_width(self) -> tuple[FloatArray, IntArray]:
         return width_classes(np.diff(self.logs))
+
+    @cached_property
+    def powers(self) -> FloatArray:
+        """Powers of the log width of each bin, as :func:`binned_likelihood.powers` has them."""
+        return binned_likelihood.powers(np.diff(self.logs))
 
     @property
     def widths(self) -> FloatArray:
@@ -81,14 +86,20 @@ class Bins(TailData):
         self._above = np.cumsum((count * self._low)[::-1])[::-1]
         classes, self._classes = np.unique(grid.classes[index], return_inverse=True)
         self.widths = grid.widths[classes]
+        powers = count[:, None] * grid.powers[index]
+        self._powers = powers[::-1].cumsum(axis=0)[::-1]
+        width = np.where(powers[:, 0] > 0, grid.logs[index + 1] - grid.logs[index], 0.0)
+        self._widest = np.maximum.accumulate(width[::-1])[::-1]
 
     def alphas(self, at: IntArray) -> FloatArray:
         """See :meth:`TailData.alphas`: Newton's method on the likelihood."""
-        found = np.empty(at.size)
+        places = self._places(at)
+        found, sure = binned_likelihood.by_powers(places, self._powers[at], self._widest[at])
+        left = np.flatnonzero(~sure)
         rows = max(1, _ENTRIES // self.widths.size)
-        for begin in range(0, at.size, rows):
-            some = at[begin : begin + rows]
-            found[begin : begin + rows] = newton(self._places(some), self._by_width(some), self.widths)
+        for begin in range(0, left.size, rows):
+            some = left[begin : begin + rows]
+            found[some] = binned_likelihood.by_widths(places[some], self._by_width(at[some]), self.widths)
         return found
 
     def _places(self, at: IntArray) -> FloatArray:
@@ -148,35 +159,6 @@ def width_classes(w: FloatArray) -> tuple[FloatArray, IntArray]:
     """Distinct widths, told apart to rounding, and which one each bin has."""
     _, first, classes = np.unique(np.round(w, 12), return_index=True, return_inverse=True)
     return w[first], classes.reshape(-1)
-
-
-def newton(places: FloatArray, by_width: FloatArray, widths: FloatArray) -> FloatArray:
-    """Maximise -alpha * places + sum over widths w of count * log(1 - exp(-alpha w)), each row by itself.
-
-    The function is concave. From the start, which is Hill's estimate with every value in the middle of
-    its bin, its derivative falls monotonically to the root: w / (exp(alpha w) - 1) >= 1 / alpha - w / 2.
-
-    Parameters
-    ----------
-    places : shape (s,)
-    by_width : shape (s, r)
-    widths : shape (r,)
-        May hold infinity, of a bin without upper end, and 0, of bins that hold no value.
-    """
-    finite = np.isfinite(widths) & (widths > 0)
-    w, m = widths[finite], by_width[:, finite]
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        alpha: FloatArray = m.sum(axis=1) / (places + 0.5 * (m @ w))
-        for _ in range(_ITERATIONS):
-            grown = np.expm1(alpha[:, None] * w)
-            part = m * w / grown
-            slope = part.sum(axis=1) - places
-            step = slope / (part * w * (1 + 1 / grown)).sum(axis=1)
-            step[~np.isfinite(step)] = 0.0  # all values in the first bin: alpha has no upper limit
-            alpha = alpha + step
-            if not np.any(np.abs(step) > 1e-13 * alpha):
-                break
-    return alpha
 
 
 @cache

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from gradtail.estimators.powerlaw.bins import Bins, newton
+from gradtail.estimators.powerlaw import binned_likelihood
+from gradtail.estimators.powerlaw.bins import Bins
 from gradtail.estimators.powerlaw.scan import falls_below, search
 from gradtail.estimators.powerlaw.tails import TailData
 from gradtail.states.magnitudes import FloatArray
@@ -53,13 +54,19 @@ def _null_of_bins(data: Bins, at: int, alpha: float, repeats: int, rng: np.rando
     classes, own = np.unique(data.grid.classes[bins], return_inverse=True)
     widths, sorting = data.grid.widths[classes], np.argsort(own, kind="stable")
     starts = np.searchsorted(own[sorting], np.arange(classes.size))
+    width = np.diff(data.grid.logs)[bins]
+    widest = np.full(1, width[np.isfinite(width)].max(initial=0.0))
     found = np.empty(repeats)
     rows = max(1, _ENTRIES // bins.size)
     for begin in range(0, repeats, rows):
         size = min(rows, repeats - begin)
         count = rng.multinomial(n, share / share.sum(), size=size).astype(np.float64)
-        by_width = np.add.reduceat(count[:, sorting], starts, axis=1)
-        fitted = newton(count @ low, by_width, widths)
+        places = count @ low
+        fitted, sure = binned_likelihood.by_powers(places, count @ data.grid.powers[bins], widest)
+        if not sure.all():
+            left = np.flatnonzero(~sure)
+            by_width = np.add.reduceat(count[left][:, sorting], starts, axis=1)
+            fitted[left] = binned_likelihood.by_widths(places[left], by_width, widths)
         from_ = count[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:] / n
         gap = np.abs(from_ - np.exp(-fitted[:, None] * low[1:]))
         found[begin : begin + size] = gap.max(axis=1, initial=0.0)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from gradtail.estimators.order import as_source, check_tail
 from gradtail.estimators.powerlaw.bins import Bins, from_magnitudes
-from gradtail.estimators.powerlaw.integers import Integers
+from gradtail.estimators.powerlaw.integers import LARGEST, Integers
 from gradtail.estimators.powerlaw.points import Points, distinct
 from gradtail.estimators.powerlaw.result import PowerLawFit
 from gradtail.estimators.powerlaw.scan import search
@@ -20,6 +20,7 @@ from gradtail.states.magnitudes import Tail as Side
 from gradtail.states.summary import Summary
 
 _FEW = 50  # values above xmin below which a fit is called small
+_FAR_FROM_TOP = 0.1
 _TIED = 0.1  # share of the tail that are copies, from which continuous values are called tied
 
 
@@ -43,10 +44,11 @@ def fit(
         Kolmogorov-Smirnov distance between the tail and its fit is least: all of up to 20,000 distinct
         values, and of more a geometric grid and finer ones around its best. Of bins, the next edge.
     top : int, optional
-        Cut at the ``top``-th largest value instead, which is xmin then and one of the ``top`` values
-        fitted to; of bins at the edge that leaves nearly as many.
+        Cut at the ``top``-th largest value instead, at least 3, which is xmin then and one of the ``top``
+        values fitted to; with all its copies, where it has any. Of bins at the edge that leaves nearly as
+        many.
     discrete : bool
-        Whole numbers of at least 1, with the law x\**-exponent / zeta(exponent, xmin); arrays only.
+        Whole numbers from 1 to 2**53, with the law x\**-exponent / zeta(exponent, xmin); arrays only.
     tail : {"both", "upper", "lower"}
         Of \|x\|, of x > 0, or of -x > 0. Zeros and non-finite values are left out.
 
@@ -74,7 +76,8 @@ def fit(
     All errors take the values as independent, which coordinates of one gradient are not.
 
     O(n log n) for arrays of n values: the search measures few candidates in full, and rules the others
-    out by bounds.
+    out by bounds. The result keeps the values in order, 40 bytes each. Of a histogram the cost is in
+    proportion to the bins in use.
 
     Examples
     --------
@@ -106,12 +109,11 @@ def fit(
     else:
         cutoff = "given" if top is None else "rank"
         alpha = float(data.alphas(np.array([at]))[0])
-        if not math.isfinite(alpha):
-            raise ValueError(
-                "source: expected values that differ by more than rounding from xmin on, got none"
-            )
         ks = data.distance(at, alpha)[0]
     n_tail = int(data.n_tail(at))
+    if top is not None and abs(n_tail - top) > _FAR_FROM_TOP * top:
+        kept = "edge of a bin" if isinstance(data, Bins) else "tied value"
+        warnings.append(f"top: {n_tail} values and not {top} lie above the nearest {kept}")
     if n_tail < _FEW:
         warnings.append(f"{n_tail} values from xmin on are few: a power law is hard to rule out")
     if isinstance(data, Points):
@@ -141,8 +143,8 @@ def _check(xmin: object, top: object, discrete: object) -> None:
         return
     if isinstance(top, bool) or not isinstance(top, (int, np.integer)):
         raise TypeError(f"top: expected an int, got {type(top).__name__}")
-    if top < 2:
-        raise ValueError(f"top: expected at least 2, got {top}")
+    if top < 3:
+        raise ValueError(f"top: expected at least 3, got {top}")
     if not isinstance(xmin, str):
         raise ValueError("top: expected None where xmin is a number, got both")
 
@@ -159,19 +161,20 @@ def _of_array(
 ) -> tuple[TailData, int]:
     size = np.abs(x) if tail == "both" else x if tail == "upper" else -x
     values = size[(size > 0) & (size < np.inf)]
-    if discrete and (values != np.rint(values)).any():
-        odd = values[values != np.rint(values)][0]
-        raise ValueError(f"source: expected whole numbers where discrete=True, got {odd}")
+    if discrete:
+        odd = values[(values != np.rint(values)) | (values >= LARGEST)]
+        if odd.size:
+            raise ValueError(f"source: expected whole numbers below 2**53 where discrete=True, got {odd[0]}")
     n = values.size
     make = Integers if discrete else Points
     if top is not None:
         if top > n:
-            raise ValueError(f"top: expected an int from 2 to {n}, got {top}")
-        values = np.partition(values, n - top)[n - top :]
+            raise ValueError(f"top: expected an int from 3 to {n}, got {top}")
+        values = values[values >= np.partition(values, n - top)[n - top]]
     elif not isinstance(xmin, str):
         if discrete and xmin != int(xmin):
             raise ValueError(f"xmin: expected a whole number where discrete=True, got {xmin}")
-        values = values[values >= xmin]
+        values = values[values >= np.array([xmin], np.float64)]  # which no short array rounds to its kind
     least, count = distinct(values)
     _require(least.size, "in all" if isinstance(xmin, str) else "from xmin on")
     if not isinstance(xmin, str) and least[0] > xmin:
@@ -184,7 +187,7 @@ def _of_bins(
 ) -> tuple[Bins, int]:
     grid = data.grid
     if top is not None and top > data.n:
-        raise ValueError(f"top: expected an int from 2 to {data.n}, got {top}")
+        raise ValueError(f"top: expected an int from 3 to {data.n}, got {top}")
     if top is not None or isinstance(xmin, str):
         _require(data.values.size, "in all")
     if top is not None:

@@ -10,12 +10,13 @@ from gradtail.estimators.order import IntArray
 from gradtail.estimators.powerlaw import zeta
 from gradtail.estimators.powerlaw.points import distinct
 from gradtail.estimators.powerlaw.sample import TailSample
-from gradtail.estimators.powerlaw.tails import TailData
+from gradtail.estimators.powerlaw.tails import TailData, logs_below
 from gradtail.states.magnitudes import FloatArray
 
 _ITERATIONS = 60
 _TABLE = 1 << 12
-_LARGEST = 2.0**53  # beyond which doubles skip whole numbers
+LARGEST = 2.0**53
+"""From here on doubles skip whole numbers."""
 
 
 class Integers(TailData):
@@ -25,7 +26,7 @@ class Integers(TailData):
 
     def __init__(self, values: FloatArray, count: FloatArray, unseen: int = 0) -> None:
         super().__init__(values, count, unseen)
-        self._logs = np.log(values)
+        self._logs = logs_below(values)
         self._drawn: tuple[int, float, FloatArray, FloatArray] | None = None
         self._above = np.cumsum((count * self._logs)[::-1])[::-1]
 
@@ -34,14 +35,12 @@ class Integers(TailData):
 
         The start is their eq. 3.7, Hill's estimate with half a unit off xmin.
         """
-        mean = self._above[at] / self.n_tail(at)
+        wanted = self._above[at] / self.n_tail(at) - self._logs[at]
         q = self.values[at]
-        alpha = 1 / (mean - np.log(q - 0.5))
+        alpha: FloatArray = 1 / (wanted - np.log1p(-0.5 / q))
         for _ in range(_ITERATIONS):
-            first, second = zeta.derivatives(1 + alpha, q)
-            # -zeta'/zeta is about log(q) + 1 / alpha: its excess over log(q) is near a power of alpha
-            excess, wanted = -first - np.log(q), mean - np.log(q)
-            step = excess / second * np.log(excess / wanted)
+            excess, slope = zeta.mean_excess(1 + alpha, q)  # near 1 / alpha
+            step = excess / slope * np.log(excess / wanted)
             alpha = alpha * np.exp(np.clip(step / alpha, -1.0, 1.0))
             if not np.any(np.abs(step) > 1e-10 * alpha):
                 break
@@ -49,37 +48,39 @@ class Integers(TailData):
 
     def stderr(self, at: int, alpha: float) -> float:
         """CSN (2009) eq. 3.6."""
-        _, second = zeta.derivatives(np.array(1 + alpha), self.values[at])
-        return 1 / math.sqrt(float(self.n_tail(at)) * float(second))
+        _, slope = zeta.mean_excess(np.array(1 + alpha), self.values[at])
+        return 1 / math.sqrt(float(self.n_tail(at)) * float(slope))
 
     def survival(self, at: IntArray, alpha: FloatArray, j: IntArray) -> tuple[FloatArray, FloatArray]:
         """See :meth:`TailData.survival`: from each number on, and from the next one on."""
-        s = 1 + alpha
-        whole, x = zeta.log_zeta(s, self.values[at]), self.values[j]
-        return np.exp(zeta.log_zeta(s, x) - whole), np.exp(zeta.log_zeta(s, x + 1) - whole)
+        s, x = 1 + alpha, self.values[j]
+        whole, fall = zeta.log_scaled(s, self.values[at]), s * (self._logs[j] - self._logs[at])
+        from_ = np.exp(zeta.log_scaled(s, x) - whole - fall)
+        return from_, np.exp(zeta.log_scaled(s, x + 1) - whole - fall - s * np.log1p(1 / x))
 
     def draw(self, at: int, alpha: float, n: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
         """See :meth:`TailData.draw`.
 
-        By inversion: a table of the survival function, and beyond it the law of x - 1/2 rounded up, whose
-        survival function differs by less than one part in a million there.
+        How many there are of each of the first numbers, at once; beyond them, one by one, Pareto values from
+        half a unit below, rounded: the survival functions differ by less than one part in a million there.
         """
         x, from_ = self._law(at, alpha)
-        u = 1 - rng.random(n)
-        found = x[np.searchsorted(-from_, -u, side="right") - 1]
-        far = u < from_[-1]
+        far = int(rng.binomial(n, from_[-1]))
+        near = np.maximum(-np.diff(from_), 0.0)
+        count = rng.multinomial(n - far, near / near.sum())
         with np.errstate(over="ignore"):
-            beyond = (x[-1] - 0.5) * (u[far] / from_[-1]) ** (-1 / alpha) + 0.5
-        found[far] = np.floor(np.minimum(beyond, _LARGEST))
-        return distinct(found)
+            beyond = (x[-1] - 0.5) * (1 - rng.random(far)) ** (-1 / alpha) + 0.5
+        large, copies = distinct(np.floor(np.minimum(beyond, LARGEST)))
+        used = np.flatnonzero(count)
+        return np.concatenate([x[used], large]), np.concatenate([count[used].astype(np.float64), copies])
 
     def _law(self, at: int, alpha: float) -> tuple[FloatArray, FloatArray]:
         """First numbers from xmin on and the fitted share from each on; kept, for samples come in series."""
         if self._drawn is None or self._drawn[:2] != (at, alpha):
-            x = self.values[at] + np.arange(_TABLE + 1)
-            s = 1 + alpha
-            from_ = np.exp(zeta.log_zeta(s, x) - zeta.log_zeta(s, x[0]))
-            self._drawn = at, alpha, x, from_
+            k, s = np.arange(_TABLE + 1), np.array(1 + alpha)
+            x = self.values[at] + k
+            logs = zeta.log_scaled(s, x)
+            self._drawn = at, alpha, x, np.exp(logs - logs[0] - s * np.log1p(k / x[0]))
         return self._drawn[2:]
 
     def of(self, values: FloatArray, count: FloatArray, unseen: int) -> Integers:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from gradtail.estimators.order import IntArray
 from gradtail.estimators.powerlaw.sample import TailSample
-from gradtail.estimators.powerlaw.tails import TailData
+from gradtail.estimators.powerlaw.tails import TailData, logs_below
 from gradtail.states.magnitudes import FloatArray
 
 _FEW = 4096  # points that are simply all looked at
@@ -24,8 +24,7 @@ class Points(TailData):
 
     def __init__(self, values: FloatArray, count: FloatArray, unseen: int = 0) -> None:
         super().__init__(values, count, unseen)
-        self._logs = np.log(values)
-        self._logs -= self._logs[-1]  # small numbers: sums lose less
+        self._logs = logs_below(values)
         self._above = np.cumsum((count * self._logs)[::-1])[::-1]
 
     def alphas(self, at: IntArray) -> FloatArray:

@@ -69,6 +69,15 @@ class FitSpread:
     repeats: int
 
 
+@dataclass
+class _Known:
+    """What has been worked out of a fit so far."""
+
+    pvalue: PValue | None = None
+    null: FloatArray | None = None
+    rivals: dict[str, Comparison] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class PowerLawFit:
     """A power law p(x) ~ x**-exponent for x >= xmin, fitted to a sample.
@@ -110,7 +119,7 @@ class PowerLawFit:
     warnings: tuple[str, ...] = ()
     _data: TailData = field(default=None, repr=False, compare=False)  # type: ignore[assignment]
     _at: int = field(default=0, repr=False, compare=False)
-    _known: dict[str, object] = field(default_factory=dict, repr=False, compare=False)
+    _known: _Known = field(default_factory=_Known, repr=False, compare=False)
 
     @property
     def alpha(self) -> float:
@@ -199,16 +208,17 @@ class PowerLawFit:
         those below drawn from the data, and xmin is searched in it again. Costs one search a repeat at
         most, and usually far less: it ends at the first xmin that comes nearer than ``ks``.
         """
-        if isinstance(repeats, bool) or not isinstance(repeats, (int, np.integer)) or repeats < 1:
-            raise ValueError(f"repeats: expected a positive int, got {repeats!r}")
+        _check_repeats(repeats, 1)
         if self.cutoff == "searched":
             far = bootstrap.share_as_far(self._data, self._at, self.alpha, self.ks, int(repeats), seed)
-            return PValue(far / int(repeats), int(repeats))
-        if self.form == "points":
-            return PValue(float(lilliefors.pvalue(self._law, self.n_tail, self.ks)), 0)
-        rng = np.random.default_rng(seed)
-        null = bootstrap.null_distances(self._data, self._at, self.alpha, int(repeats), rng)
-        return PValue(float(np.mean(null >= self.ks)), int(repeats))
+            self._known.pvalue = PValue(far / int(repeats), int(repeats))
+        elif self.form == "points":
+            self._known.pvalue = PValue(lilliefors.pvalue(self._law, self.n_tail, self.ks), 0)
+        else:
+            rng = np.random.default_rng(seed)
+            null = bootstrap.null_distances(self._data, self._at, self.alpha, int(repeats), rng)
+            self._known.pvalue = PValue(float(np.mean(null >= self.ks)), int(repeats))
+        return self._known.pvalue
 
     def spread(self, repeats: int = 200, seed: int = 0) -> FitSpread:
         """Return standard errors that hold the choice of xmin too, by resampling the data (CSN's brackets).
@@ -220,6 +230,7 @@ class PowerLawFit:
         """
         if self.cutoff != "searched":
             raise ValueError(f"spread: expected a fit with xmin='ks', got one with xmin {self.cutoff}")
+        _check_repeats(repeats, 2)
         found = bootstrap.resampled_fits(self._data, repeats, seed)
         exponent, xmin, n_tail = found.std(axis=1, ddof=1).tolist()
         return FitSpread(exponent, xmin, n_tail, repeats)
@@ -235,10 +246,12 @@ class PowerLawFit:
         -------
         Comparison
         """
-        if rival not in self._known:
-            self._known[rival] = compare(self._data.sample(self._at), self.exponent, rival)
-        found = self._known[rival]
-        assert isinstance(found, Comparison)
+        if not isinstance(rival, str) or rival not in RIVALS:
+            raise ValueError(f"rival: expected one of {', '.join(map(repr, RIVALS))}, got {rival!r}")
+        found = self._known.rivals.get(rival)
+        if found is None:
+            found = compare(self._data.sample(self._at), self.exponent, rival)
+            self._known.rivals[rival] = found
         return found
 
     def compare_all(self) -> dict[str, Comparison]:
@@ -249,10 +262,13 @@ class PowerLawFit:
     def verdict(self) -> str:
         """The result in words: ruled out or not at 0.1, and which rivals fit as well or better.
 
-        Of bins and whole numbers by 4,000 samples; where xmin was searched by the p-value for a given
-        one, which is too large, so that only :meth:`pvalue` can tell where it rules nothing out.
+        By the last :meth:`pvalue` that was asked for. Before that continuous values with a given xmin, or
+        cut at a rank, are tested by the tabulated law; others take samples to test, and are not.
         """
-        return describe(self, None)
+        known = self._known.pvalue
+        if known is None and self.form == "points" and self.cutoff != "searched":
+            known = self.pvalue()
+        return describe(self, known)
 
     def __str__(self) -> str:
         side = "both tails" if self.tail == "both" else f"{self.tail} tail"
@@ -267,38 +283,32 @@ class PowerLawFit:
         return "exponential_rank" if self.cutoff == "rank" else "exponential"
 
     def _null(self) -> FloatArray:
-        if "null" not in self._known:
+        if self._known.null is None:
             rng = np.random.default_rng(0)
-            self._known["null"] = bootstrap.null_distances(
-                self._data, self._at, self.alpha, NULL_REPEATS, rng
-            )
-        found = self._known["null"]
-        assert isinstance(found, np.ndarray)
-        return found
+            self._known.null = bootstrap.null_distances(self._data, self._at, self.alpha, NULL_REPEATS, rng)
+        return self._known.null
 
 
 def describe(fit: PowerLawFit, pvalue: float | None) -> str:
-    """Put a fit, its test and its rivals into words; without a p-value, by the one for a given xmin."""
+    """Put a fit, its test and its rivals into words."""
     low, high = fit.ci()
-    law = f"exponent {fit.exponent:.4g} (95 % {low:.4g} to {high:.4g})"
-    if pvalue is not None:
-        p = float(pvalue)
-    elif fit.form == "points":
-        p = lilliefors.pvalue(fit._law, fit.n_tail, fit.ks)
+    if pvalue is None:
+        test = "power law not tested (pvalue() does)"
     else:
-        p = float(np.mean(fit._null() >= fit.ks))
-    ruled = p < RULED_OUT
-    test = f"p {'< 0.001' if p < 0.001 else f'= {p:.2g}'}"
-    if fit.cutoff == "searched" and pvalue is None:  # p for a given xmin: too large where it was searched
-        test = test.replace("=", "<=") if ruled else "pvalue() tells more"
-    good = sorted(
-        (one for one in fit.compare_all().values() if one.rival_is_as_good), key=lambda one: one.ratio
-    )
+        ruled = "ruled out" if pvalue < RULED_OUT else "not ruled out"
+        test = f"power law {ruled} (p {'< 0.001' if pvalue < 0.001 else f'= {pvalue:.2g}'})"
+    good = [one for one in fit.compare_all().values() if one.rival_is_as_good]
+    good.sort(key=lambda one: one.ratio)
     better = [one.rival for one in good if one.pvalue < RULED_OUT]
     equal = [one.rival for one in good if one.pvalue >= RULED_OUT]
-    parts = [f"power law {'ruled out' if ruled else 'not ruled out'} ({test}), {law}"]
+    parts = [f"{test}, exponent {fit.exponent:.4g} (95 % {low:.4g} to {high:.4g})"]
     for names, what in ((better, "better"), (equal, "as well")):
         if names:
             listed = ", ".join(name.replace("_", " ") for name in names)
             parts.append(f"{listed} {'fit' if len(names) > 1 else 'fits'} {what}")
     return "; ".join(parts)
+
+
+def _check_repeats(repeats: object, least: int) -> None:
+    if isinstance(repeats, bool) or not isinstance(repeats, (int, np.integer)) or repeats < least:
+        raise ValueError(f"repeats: expected an int of at least {least}, got {repeats!r}")

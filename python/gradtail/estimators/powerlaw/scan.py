@@ -41,12 +41,12 @@ def search(data: TailData) -> tuple[int, float, float, bool]:
 
 
 def falls_below(data: TailData, distance: float) -> bool:
-    """Whether any candidate comes nearer than ``distance``: a search that may stop at the first that does."""
+    """Whether :func:`search` comes nearer than ``distance``; it stops at the first candidate that does."""
     candidates = data.candidates
-    best = _Search(data)
-    best.distance, best.enough = distance, distance
-    if candidates.size > EXACT_UP_TO:
-        candidates = candidates[_geometric(data, candidates, _GRID)]
+    if candidates.size > EXACT_UP_TO:  # as coarse as for the data, no better and no worse
+        return _coarse_to_fine(data, candidates, distance)[2] < distance
+    best = _Search(data, enough=distance)
+    best.distance = distance
     best.among(candidates)
     return best.distance < distance
 
@@ -54,10 +54,10 @@ def falls_below(data: TailData, distance: float) -> bool:
 class _Search:
     """The best so far, over several sets of candidates."""
 
-    def __init__(self, data: TailData, witnesses: IntArray | None = None) -> None:
+    def __init__(self, data: TailData, witnesses: IntArray | None = None, enough: float = -np.inf) -> None:
         self._data = data
         self.at, self.alpha, self.distance = 0, np.nan, np.inf
-        self.enough = -np.inf
+        self.enough = enough
         """A distance below which nothing better is looked for."""
         self.measured: dict[int, float] = {}
         self._witnesses = set() if witnesses is None else set(witnesses.tolist())
@@ -109,17 +109,19 @@ def _geometric(data: TailData, at: IntArray, points: int) -> IntArray:
     return np.unique(np.clip(np.searchsorted(-n, -wanted), 0, at.size - 1))
 
 
-def _coarse_to_fine(data: TailData, candidates: IntArray) -> tuple[int, float, float]:
+def _coarse_to_fine(
+    data: TailData, candidates: IntArray, enough: float = -np.inf
+) -> tuple[int, float, float]:
     """Measure the best of a grid, then of finer ones around the best few, down to neighbours."""
     ranks = np.searchsorted(data.before[1:], np.linspace(0, data.before[-1], _RANKS), side="right")
-    best = _Search(data, np.minimum(ranks, data.values.size - 1))
+    best = _Search(data, np.minimum(ranks, data.values.size - 1), enough)
     grid = candidates[_geometric(data, candidates, _GRID)]
     best.among(grid)
     places = sorted(best.measured, key=best.measured.__getitem__)[:_PLACES]
     for place in places:
         i = int(np.searchsorted(grid, place))
         low, high = int(grid[max(i - 1, 0)]), int(grid[min(i + 1, grid.size - 1)])
-        while high - low > 1:
+        while high - low > 1 and best.distance >= enough:
             finer = np.unique(np.linspace(low, high, _FINER).round().astype(np.int64))
             best.among(finer)
             there = [(best.measured[at], at) for at in finer.tolist() if at in best.measured]

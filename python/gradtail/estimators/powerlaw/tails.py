@@ -18,6 +18,15 @@ from gradtail.states.magnitudes import FloatArray
 _CHUNK = 1 << 20  # entries of a matrix of gaps
 
 
+def logs_below(values: FloatArray) -> FloatArray:
+    """Logarithms less that of the last value, without loss where values are nearly equal to it."""
+    last = values[-1]
+    with np.errstate(divide="ignore"):  # far below, where the other form is taken
+        near, far = np.log1p((values - last) / last), np.log(values) - np.log(last)
+    logs: FloatArray = np.where(values > last / 2, near, far)
+    return logs
+
+
 class TailData(ABC):
     """Positive values in order, each distinct value or occupied bin once.
 

@@ -92,7 +92,7 @@ def total(curve: Curve, p: float, q: float, start: float) -> tuple[float, FloatA
 def _end(curve: Curve, p: float, q: float) -> float:
     """Return a y beyond which nothing is added any more."""
     if p > 0:
-        bent = float(curve.far(DROP / q)) if q > 0 else math.inf
+        bent = float(curve.ahead(DROP / q)) if q > 0 else math.inf
         return min(DROP / p, bent, _FARTHEST)
     mode = float(curve.inverse(-p / q))
-    return mode + float(curve.far(DROP / (q * curve.factor(mode))))
+    return mode + float(curve.ahead(DROP / (q * curve.factor(mode))))

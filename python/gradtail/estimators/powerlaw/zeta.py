@@ -28,20 +28,25 @@ def log_zeta(s: Any, q: Any) -> FloatArray:
     1.644934066848
     """
     s, q = np.asarray(s, np.float64), np.asarray(q, np.float64)
-    return np.asarray(np.log(_scaled(s, q)) - s * np.log(q))
+    return np.asarray(log_scaled(s, q) - s * np.log(q))
+
+
+def log_scaled(s: FloatArray, q: FloatArray) -> FloatArray:
+    """Logarithm of q**s times the sum: what is left without the large part that often cancels."""
+    return np.asarray(np.log(_scaled(s, q)))
 
 
 def _scaled(s: FloatArray, q: FloatArray) -> FloatArray:
     """q**s times the sum."""
     size = np.broadcast(s, q).size
     if size <= _FEW:  # all terms at once: the calls cost more than the arithmetic
-        total: FloatArray = ((1 + _K / q[..., None]) ** -s[..., None]).sum(axis=-1)
+        total: FloatArray = np.exp(-s[..., None] * np.log1p(_K / q[..., None])).sum(axis=-1)
     else:
         total = np.zeros(np.broadcast(s, q).shape)
         for k in range(_TERMS):
-            total += (1 + k / q) ** -s
+            total += np.exp(-s * np.log1p(k / q))
     end = q + _TERMS
-    last = (end / q) ** -s
+    last = np.exp(-s * np.log1p(_TERMS / q))
     total = total + last * (end / (s - 1) + 0.5)
     rising, power = s, 1 / end
     for k, b in enumerate(_BERNOULLI):
@@ -51,13 +56,14 @@ def _scaled(s: FloatArray, q: FloatArray) -> FloatArray:
     return total
 
 
-def derivatives(s: FloatArray, q: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """First and second derivative of :func:`log_zeta` with respect to s, to about 1e-9 of each.
+def mean_excess(s: FloatArray, q: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Mean of log(x / q) under the law x**-s / zeta(s, q), and how fast it falls as s grows: its variance.
 
-    Differences of fourth order, of a step in proportion to the distance from the pole at 1.
+    To about 1e-9 of each, by differences of fourth order of a step in proportion to the distance from the
+    pole at 1.
     """
     h = 4e-3 * (s - 1)
-    far, near, here, near_, far_ = log_zeta(s + _STEPS.reshape(-1, *(1,) * np.ndim(s)) * h, q)
+    far, near, here, near_, far_ = log_scaled(s + _STEPS.reshape(-1, *(1,) * np.ndim(s)) * h, q)
     first: FloatArray = (far - 8 * near + 8 * near_ - far_) / (12 * h)
     second: FloatArray = (-far + 16 * near - 30 * here + 16 * near_ - far_) / (12 * h * h)
-    return first, second
+    return -first, second
