@@ -65,9 +65,7 @@ def test_summaries_that_say_too_little_are_refused(test):
     with pytest.raises(ValueError, match=r"^source: expected a mean within \d+ standard deviations of zero"):
         test(summarize(5000 + rng.normal(size=1000)))
     for x in (np.zeros(100), np.full(100, 2.0)):
-        with pytest.raises(
-            ValueError, match="^source: expected values that are not all equal, got 100 equal"
-        ):
+        with pytest.raises(ValueError, match="source: expected values that are not all equal"):
             test(summarize(x))
     with pytest.raises(TypeError, match=r"^axis: expected None for a Summary, got 0$"):
         test(summarize(rng.normal(size=100)), axis=0)

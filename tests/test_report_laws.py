@@ -111,8 +111,12 @@ def test_verdicts_of_planted_laws(report):
     ("name", "why", "normal"),
     [
         (f"a.{EVIL}", "499 nonzero values of 500 needed", None),
-        ("a.zeros", "0 nonzero values of 500 needed", "expected a mean within 300 standard deviations"),
-        ("a.constant", "expected at least 2 distinct nonzero values in all, got 1", "expected a mean within"),
+        ("a.zeros", "0 nonzero values of 500 needed", "expected values that are not all equal"),
+        (
+            "a.constant",
+            "expected at least 2 distinct nonzero values in all, got 1",
+            "expected values that are not all equal",
+        ),
         ("a.lost", "no finite values in the newest step", "no finite values in the newest step"),
         ("a.absent", "not in the newest step", "not in the newest step"),
     ],

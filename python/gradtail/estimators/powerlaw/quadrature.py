@@ -202,7 +202,13 @@ def panels(
     cuts = [c for c in reversed(curve.cuts) if c < max(left.max(), right.max())]
     none = np.zeros(left.size)
     ends = np.stack(
-        [-left, *(-np.minimum(left, c) for c in cuts), none, *(np.maximum(right - c, 0.0) for c in cuts), right],
+        [
+            -left,
+            *(-np.minimum(left, c) for c in cuts),
+            none,
+            *(np.maximum(right - c, 0.0) for c in cuts),
+            right,
+        ],
         axis=1,
     )
     slope = np.abs(steep[:, None] + bend[:, None] * curve.slope(ends))
