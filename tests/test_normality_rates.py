@@ -176,3 +176,11 @@ def test_refusals_of_rates():
         tests.rate().ci(2)
     with pytest.raises(ValueError, match=r"^pvalues: expected numbers from 0 to 1, got 1.5$"):
         benjamini_hochberg([0.5, 1.5])
+
+
+def test_rejected_coordinates_are_those_of_the_rate():
+    x = np.random.default_rng(8).standard_t(3, (200, 40))
+    x[:, 3] = 1.0
+    tests = dagostino(x, axis=0)
+    assert tests.rejected.sum() == tests.rate().rejected > 20
+    assert not tests.rejected[3]

@@ -1,15 +1,16 @@
 """The likelihoods of a power law's rivals: against other programs, brute force and many digits."""
 
 import math
+import tracemalloc
 
 import mpmath
 import numpy as np
 import pytest
-from rival_samples import bins, points
+from rival_samples import bins, hard_tails, points, random_tail, tail_of
 from scipy import integrate, optimize, special, stats
 
-from gradtail.estimators.powerlaw import whole_numbers
-from gradtail.estimators.powerlaw.compare import RIVALS, compare
+from gradtail.estimators.powerlaw import quadrature, whole_numbers
+from gradtail.estimators.powerlaw.compare import RIVALS, compare, compare_all
 from gradtail.estimators.powerlaw.likelihoods import Bent, Cells, Growing, growth
 from gradtail.estimators.powerlaw.quadrature import EXPONENTIAL, PARABOLA, excess_exp, masses
 
@@ -173,6 +174,40 @@ def test_sums_over_whole_numbers(p, q, start):
     assert cov[1, 1] == pytest.approx(w @ (k - y - mean[1]) ** 2, rel=1e-8)
 
 
+@pytest.mark.parametrize(("p", "q", "start"), [(-2e3, 1e3, 40), (-3e4, 5.0, 1), (-1e6, 1e5, 3000)])
+def test_sums_about_a_mode_far_above(p, q, start):
+    found, mean, cov = whole_numbers.total(EXPONENTIAL, p, q, float(start))
+    mode = start * (1 + (1 - p) / q)
+    reach = 12 * mode / math.sqrt(-p) + 60
+    k = np.arange(max(start, math.floor(mode - reach)), mode + reach)
+    y, u = np.log(k / start), (k / start - 1) - np.log(k / start)
+    exponent = -p * y - q * u
+    w = np.exp(exponent - exponent.max())
+    assert found == pytest.approx(exponent.max() + math.log(w.sum()), rel=1e-14)
+    w /= w.sum()
+    assert mean == pytest.approx([w @ y, w @ u], rel=1e-12)
+    assert cov[0, 0] == pytest.approx(w @ (y - mean[0]) ** 2, rel=1e-8)
+    assert cov[1, 1] == pytest.approx(w @ (u - mean[1]) ** 2, rel=1e-8)
+
+
+@pytest.mark.parametrize(("p", "q"), [(-134.8, 2.3e-9), (-0.9, 1e-3), (0.05, 1e-20), (1e5, 1e9), (-1e9, 1e4)])
+@pytest.mark.parametrize("rival", CURVES)
+def test_few_panels_whatever_the_parameters(rival, p, q):
+    curve, zero = CURVES[rival], np.zeros(1)
+    with np.errstate(all="ignore"):
+        mode = max(0.0, float(curve.inverse(-p / q)))
+        steep, bend = np.array([max(0.0, p)]), np.array([q * float(curve.factor(mode))])
+        left = quadrature.reach(curve, zero, bend, np.array([mode]), -1.0)
+        right = quadrature.reach(curve, steep - curve.growth, bend, np.array([np.inf]), 1.0)
+    start, size, _ = quadrature.panels(curve, steep, bend, left, right)
+    assert start.size <= 60
+    assert start[0] == -left[0]
+    assert start[1:] == pytest.approx((start + size)[:-1], abs=1e-12 * (left + right)[0])
+    falls = steep * right + bend * curve.bend(right)
+    falls = np.append(falls, bend * curve.bend(-left) if left < mode else [])
+    assert (falls >= 0.999 * quadrature.DROP).all()  # nothing is left to add
+
+
 @pytest.mark.parametrize("n", [5, 16, 17, 200, 10**7])
 def test_block_sums_are_exact_for_polynomials(n):
     at, weight = whole_numbers.gram(n) if n < 10**6 else whole_numbers._scaled(n)
@@ -211,3 +246,44 @@ def test_growth_against_mpmath(z):
     with mpmath.workdps(40):
         exact = [float(mpmath.expm1(mpmath.mpf(v)) - mpmath.mpf(v)) for v in y]
     assert excess_exp(y) == pytest.approx(exact, rel=4e-15)
+
+
+@pytest.fixture
+def most_panels(monkeypatch):
+    """The most panels of any one bin."""
+    seen, cut = [0], quadrature.panels
+
+    def counted(*given):
+        start, size, owner = cut(*given)
+        seen.append(np.bincount(owner).max())
+        return start, size, owner
+
+    monkeypatch.setattr(quadrature, "panels", counted)
+    return lambda: max(seen)
+
+
+def check_bounded(tail, most_panels):
+    sample, exponent = tail_of(*tail)
+    if sample.count.size < 2 or not math.isfinite(exponent):
+        return
+    tracemalloc.start()
+    try:
+        results = compare_all(sample, exponent)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4e6 + 400 * sample.count.size
+    assert most_panels() <= 60
+    for found in results.values():
+        assert np.isfinite([found.ratio, found.statistic, found.pvalue]).all(), found
+        assert 0 <= found.pvalue <= 1
+
+
+@pytest.mark.parametrize("name", hard_tails())
+def test_work_and_memory_are_bounded(name, most_panels):
+    check_bounded(hard_tails()[name], most_panels)
+
+
+@pytest.mark.parametrize("seed", range(72))
+def test_work_and_memory_are_bounded_for_any_tail(seed, most_panels):
+    check_bounded(random_tail(seed), most_panels)

@@ -1,14 +1,17 @@
 """A power law against its rivals: published verdicts, laws whose truth is known, and what must not matter."""
 
+import copy
 import dataclasses
 import math
+import pickle
 
 import numpy as np
 import pytest
 from published import CLAUSET, clauset
-from rival_samples import bins, exponent_of_bins, points
+from rival_samples import bins, exponent_of_bins, hard_tails, points, tail_of
 from scipy import special
 
+from gradtail.estimators.powerlaw import rivals
 from gradtail.estimators.powerlaw.compare import RIVALS, Comparison, compare, compare_all
 from gradtail.estimators.powerlaw.sample import TailSample
 
@@ -42,7 +45,7 @@ def test_print_has_not_the_likeliest_stretched_exponential(name):
     form = "integers" if row.discrete else "points"
     sample, exponent = points(x, xmin, form)
     found, x = compare(sample, exponent, "stretched_exponential"), x[x >= xmin]
-    assert found.verdict == "stretched exponential fits as well"
+    assert found.verdict == f"stretched exponential fits {'no better' if name == 'words' else 'as well'}"
     beta = 0.0097737 if name == "cities" else 1e-4  # in words it has run into the power law
     rate = (exponent - 1) / beta * xmin**-beta if name == "words" else 133.89
     given = {"beta": beta, "rate": rate}
@@ -226,7 +229,9 @@ def test_a_rival_runs_into_the_power_law(rival, form, spread):
     y = np.random.default_rng(10).exponential(size=3000) ** spread
     found = compare(*form(np.exp(y), 1.0), rival)
     assert (found.ratio, found.statistic, found.pvalue) == (0, 0, 1)
-    assert found.verdict == f"{rival.replace('_', ' ')} fits as well"
+    assert found.verdict == f"{rival.replace('_', ' ')} fits no better"
+    assert found.same
+    assert not found.rival_is_as_good
     assert "has run into the power law: the two are the same" in found.warnings[0]
     assert found.parameters in ({"mu": -math.inf, "sigma": math.inf}, {"beta": 0, "rate": math.inf})
 
@@ -298,11 +303,37 @@ def test_two_bins(rival):
         assert found.ratio == pytest.approx(law - best, abs=1e-3)
 
 
+def test_a_stretched_exponential_far_above_xmin():
+    """x**beta is beyond float64, and the rate below it."""
+    found = compare(*tail_of(*hard_tails()["far, points"]), "stretched_exponential")
+    assert found.warnings == ()
+    x = np.sort(hard_tails()["far, points"].x)[1:] / 5.0
+    beta = found.parameters["beta"]
+    assert beta > 500
+    # the likelihood's derivative by beta, with the rate at its best: n / beta + sum log x = sum of the rest
+    u = np.append(0.2**beta, x**beta)
+    logs = np.log(np.append(0.2, x))
+    slope = 1 / beta + logs.mean() - (u[1:] @ logs[1:]) / u.sum()
+    assert slope == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("error", [OverflowError, ValueError, np.linalg.LinAlgError])
+def test_a_likelihood_beyond_float64_is_said_to_be(monkeypatch, error):
+    def fails(sample, exponent):
+        raise error
+
+    monkeypatch.setitem(rivals.FITS, "lognormal", fails)
+    found = compare(*points(np.arange(1.0, 9.0), 1.0), "lognormal")
+    assert (found.ratio, found.statistic, found.pvalue, found.parameters) == (0, 0, 1, {})
+    assert "beyond float64" in found.warnings[0]
+
+
 # Words and refusals
 
 
 def test_words():
-    base = Comparison("stretched_exponential", -3.0, -2.0, 0.045, False, 2.5, {"beta": 0.5, "rate": 2.0}, 90)
+    named = (("beta", 0.5), ("rate", 2.0))
+    base = Comparison("stretched_exponential", -3.0, -2.0, 0.045, False, 2.5, named, 90)
     assert base.verdict == "stretched exponential fits better"
     assert base.rival_is_as_good
     assert base.verdict_at(0.01) == "stretched exponential fits as well"
@@ -316,9 +347,19 @@ def test_words():
     )
 
 
+def test_a_comparison_is_immutable():
+    found = compare(*points(np.arange(1.0, 9.0), 1.0), "lognormal")
+    found.parameters["mu"] = 7.0
+    assert found.parameters["mu"] != 7.0
+    for other in (pickle.loads(pickle.dumps(found)), copy.deepcopy(found)):
+        assert other == found
+        assert hash(other) == hash(found)
+        assert other.parameters == found.parameters
+
+
 @pytest.mark.parametrize("level", [0, 1, -0.1, math.nan])
 def test_levels_that_are_refused(level):
-    found = Comparison("lognormal", 0.0, 0.0, 1.0, False, 2.0, {}, 9)
+    found = Comparison("lognormal", 0.0, 0.0, 1.0, False, 2.0, (), 9)
     with pytest.raises(ValueError, match=r"level: expected a number between 0 and 1, got"):
         found.verdict_at(level)
 

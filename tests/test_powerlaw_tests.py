@@ -186,9 +186,11 @@ def test_verdict_says_what_was_tested():
     searched = powerlaw.fit(x)
     assert searched.verdict.startswith("power law not tested (pvalue() does), exponent ")
     p = searched.pvalue(200)
-    assert searched.verdict.startswith(f"power law not ruled out (p = {p:.2g}), exponent ")
+    assert searched.verdict.startswith(f"power law not ruled out at 0.1 (p = {p:.2g}), exponent ")
     ruled = powerlaw.fit(np.random.default_rng(9).exponential(size=5000), top=2000)
-    assert ruled.verdict.startswith("power law ruled out (p < 0.001), exponent ")  # from the table, at once
+    assert ruled.verdict.startswith(
+        "power law ruled out at 0.1 (p < 0.001), exponent "
+    )  # from the table, at once
     binned = powerlaw.fit(summarize(x), xmin=1.0)
     assert binned.verdict.startswith("power law not tested")
     binned.critical(0.05)
@@ -255,3 +257,25 @@ def test_the_package_powerlaw_agrees():
         ratio, p = other.distribution_compare("power_law", rival)
         assert found.compare(rival).ratio == pytest.approx(ratio, rel=tolerance, abs=tolerance)
         assert found.compare(rival).pvalue == pytest.approx(p, abs=tolerance)
+
+
+def test_a_rival_that_has_become_the_power_law_is_none():
+    """Of samples of a power law about half have a likeliest lognormal that is the power law itself."""
+    rng, alone = np.random.default_rng(11), 0
+    for _ in range(60):
+        found = powerlaw.fit(rng.pareto(1.5, 1000) + 1, xmin=1.0)
+        rivals = found.compare_all()
+        for one in rivals.values():
+            if one.same:
+                assert (one.ratio, one.pvalue, one.rival_is_as_good) == (0.0, 1.0, False)
+                assert one.verdict.endswith("fits no better")
+                assert f"{one.rival.replace('_', ' ')} fit" not in found.verdict
+        alone += not any(one.rival_is_as_good for one in rivals.values())
+    assert 15 < alone < 50
+
+
+@pytest.mark.parametrize(("x", "said"), [(np.arange(1, 60.0).repeat(3), "discrete=True"), (
+    np.arange(1, 60).repeat(3) / 8, "a p-value expects none")])  # fmt: skip
+def test_ties_are_named(x, said):
+    (warning,) = [w for w in powerlaw.fit(x, xmin=x[0]).warnings if w.startswith("ties: ")]
+    assert said in warning

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradtail import powerlaw
-from gradtail.estimators.spectrum import eigengaps, rank_power_law, subspace_bound
+from gradtail.estimators.spectrum import covariance_spectrum, eigengaps, rank_power_law, subspace_bound
 
 
 @pytest.mark.parametrize("s", [0.8, 1.0, 1.2, 1.8])
@@ -16,7 +16,7 @@ def test_both_slopes_of_a_line_of_ranks(s):
     assert found.loglog_slope == pytest.approx(s, rel=1e-9)
     assert (found.top, found.law.n_tail) == (1000, 1000)
     assert found.slope_stderr == pytest.approx(found.slope / np.sqrt(1000), rel=1e-9)
-    assert found.verdict.startswith("power law not rejected: distance 0.0016")
+    assert found.verdict.startswith("power law not rejected at 5 %: distance 0.0016")
 
 
 def test_published_rows_of_a_line_of_ranks():
@@ -53,6 +53,15 @@ def test_verdicts():
     assert printed
     assert all("though below the printed 0.043" in one for one in printed)
     assert "slope" in str(between[0])
+
+
+def test_a_spectrum_keeps_its_warnings():
+    rng = np.random.default_rng(4)
+    found = covariance_spectrum(rng.standard_normal((12, 300)))
+    law = rank_power_law(found, top=8)
+    assert found.warnings
+    assert law.warnings[: len(found.warnings)] == found.warnings
+    assert law.law == rank_power_law(found.eigenvalues, top=8).law
 
 
 def test_top_and_order():

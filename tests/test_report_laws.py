@@ -244,7 +244,8 @@ def test_headline(report):
     assert 0 < out < len(tested)
     assert one.text.startswith("Step 46, largest tenth of each layer (at most 1000 values): a power law is")
     assert (
-        f"ruled out (p < 0.1) in {out} of {len(tested)} layers tested, not in {len(tested) - out}" in one.text
+        f"ruled out (p < 0.1) in {out} of {len(tested)} tested layers, left in {len(tested) - out}"
+        in one.text
     )
     assert "in all of these a rival fits as well or better, most often" in one.text
     assert "nowhere is it the only law left" in one.text
@@ -272,13 +273,17 @@ def made(*found, passing=None):
 @pytest.mark.parametrize(
     ("data", "calm", "part"),
     [
-        (made(outcome(), outcome(as_well=["lognormal"])), False, "not in 2; in 1 of these a rival fits"),
+        (made(outcome(), outcome(as_well=["lognormal"])), False, "left in 2; in 1 of these a rival fits"),
         (
             made(outcome(), outcome(as_well=["lognormal"])),
             False,
-            "(1), and in 1 it is the only law",
+            "(in 1), and in 1 it is the only law",
         ),
-        (made(outcome(), outcome(True)), False, "in 1 of 2 layers tested, not in 1; in 1 it is the only law"),
+        (
+            made(outcome(), outcome(True)),
+            False,
+            "in 1 of 2 tested layers, left in 1; in 1 it is the only law",
+        ),
         (
             made(outcome(better=["exponential"])),
             False,
@@ -287,9 +292,9 @@ def made(*found, passing=None):
         (
             made(outcome(True, ["lognormal"]), {"why": "small"}),
             True,
-            "1 of 1 layer tested; most often bet",
+            "1 of 1 tested layer; most often bet",
         ),
-        (made(outcome(True, as_well=["lognormal"])), True, "in 1 of 1 layer tested."),
+        (made(outcome(True, as_well=["lognormal"])), True, "in 1 of 1 tested layer."),
         (made(outcome(True), passing=95), True, "95 % of 100 tracked coordinates pass as normal (95 % would"),
         (made(outcome(True), passing=40), False, "40 % of 100 tracked coordinates"),
         (made({"why": "small"}, passing=95), True, "Steps 0 to 30: 95 %"),
@@ -305,7 +310,7 @@ def test_headline_of_other_outcomes(data, calm, part):
 def test_headline_names_rivals_that_come_up_equally_often():
     both = ["lognormal", "stretched_exponential"]
     found = laws_text.headline(made(outcome(as_well=both), outcome(as_well=both[::-1])))
-    assert "most often lognormal and stretched exponential (2)" in found[1]
+    assert "most often lognormal and stretched exponential (in 2)" in found[1]
 
 
 def test_short_verdicts_fit():

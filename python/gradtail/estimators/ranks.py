@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gradtail.estimators.powerlaw import PowerLawFit, fit
+from gradtail.estimators.spectrum_result import CovarianceSpectrum
 from gradtail.states.magnitudes import FloatArray
 
 _TOP = 1000  # as in the studies
@@ -33,6 +35,7 @@ class RankPowerLaw:
         Kolmogorov-Smirnov distance.
     law : PowerLawFit
         The fit, with its critical values, p-value and rivals.
+    warnings : tuple of str
     """
 
     slope: float
@@ -42,6 +45,7 @@ class RankPowerLaw:
     top: int
     ks: float
     law: PowerLawFit = field(repr=False)
+    warnings: tuple[str, ...] = ()
 
     @property
     def exponent(self) -> float:
@@ -63,23 +67,23 @@ class RankPowerLaw:
         own, printed = self.critical(), self.critical(calibrated=False)
         slopes = f"slope {self.slope:.3g} +- {self.slope_stderr:.2g} (log-log {self.loglog_slope:.3g})"
         if self.ks < own:
-            said = f"power law not rejected: distance {self.ks:.3g} below {own:.3g}"
+            said = f"power law not rejected at 5 %: distance {self.ks:.3g} below {own:.3g}"
         else:
-            said = f"power law rejected: distance {self.ks:.3g} above {own:.3g}"
+            said = f"power law rejected at 5 %: distance {self.ks:.3g} above {own:.3g}"
             said += f", though below the printed {printed:.3g}" if self.ks < printed else ""
         return f"{said}; {slopes}, top {self.top}"
 
     def __str__(self) -> str:
-        return "\n".join([self.verdict, *(f"  warning: {w}" for w in self.law.warnings)])
+        return "\n".join([self.verdict, *(f"  warning: {w}" for w in self.warnings)])
 
 
-def rank_power_law(eigenvalues: npt.ArrayLike, top: int | None = None) -> RankPowerLaw:
+def rank_power_law(eigenvalues: npt.ArrayLike | CovarianceSpectrum, top: int | None = None) -> RankPowerLaw:
     """Fit a power law to the largest eigenvalues, or gaps, over their rank.
 
     Parameters
     ----------
-    eigenvalues : array of real numbers, shape (n,)
-        In any order; negative ones are below all cutoffs.
+    eigenvalues : array of real numbers, shape (n,), or CovarianceSpectrum
+        In any order; negative ones are below all cutoffs. The warnings of a spectrum are kept.
     top : int, optional
         How many of the largest, which must be positive; default: 1000, or all positive ones if fewer.
 
@@ -103,9 +107,10 @@ def rank_power_law(eigenvalues: npt.ArrayLike, top: int | None = None) -> RankPo
     >>> round(found.exponent, 5), round(found.slope, 5), round(found.loglog_slope, 5), round(found.ks, 5)
     (2.00439, 0.99563, 1.0, 0.00161)
     >>> print(found)
-    power law not rejected: distance 0.00161 below 0.0339; slope 0.996 +- 0.031 (log-log 1), top 1000
+    power law not rejected at 5 %: distance 0.00161 below 0.0339; slope 0.996 +- 0.031 (log-log 1), top 1000
     """
-    values = _checked(eigenvalues)
+    spectrum = eigenvalues if isinstance(eigenvalues, CovarianceSpectrum) else None
+    values = _checked(eigenvalues if spectrum is None else spectrum.eigenvalues)
     positive = int(np.count_nonzero(values > 0))
     if top is None:
         top = min(_TOP, positive)
@@ -123,8 +128,9 @@ def rank_power_law(eigenvalues: npt.ArrayLike, top: int | None = None) -> RankPo
     x -= x.mean()
     slope = -float(x @ y / (x @ x))
     return RankPowerLaw(
-        law.slope, law.stderr / law.alpha**2, slope, abs(slope) * math.sqrt(2 / top), top, law.ks, law
-    )
+        law.slope, law.stderr / law.alpha**2, slope, abs(slope) * math.sqrt(2 / top), top, law.ks, law,
+        (*(() if spectrum is None else spectrum.warnings), *law.warnings),
+    )  # fmt: skip
 
 
 def eigengaps(eigenvalues: npt.ArrayLike) -> FloatArray:
@@ -206,7 +212,7 @@ def subspace_bound(eigenvalues: npt.ArrayLike, perturbation: float, *, complete:
     return np.asarray(bound)
 
 
-def _checked(eigenvalues: npt.ArrayLike) -> FloatArray:
+def _checked(eigenvalues: Any) -> FloatArray:
     """Sort from the largest down."""
     try:
         values = np.asarray(eigenvalues)

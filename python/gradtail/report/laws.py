@@ -173,6 +173,7 @@ def _rival(one: Comparison) -> dict[str, Any]:
         "pvalue": one.pvalue,
         "ratio": one.ratio,
         "nested": one.nested,
+        "same": one.same,
         "warnings": list(one.warnings),
     }
 

@@ -76,7 +76,7 @@ def rival_text(rival: str, one: Row) -> str:
     """Say how one rival fares, with its numbers."""
     if one["pvalue"] is not None and one["pvalue"] < _TOLD_APART:
         how = "fits better" if (one["ratio"] or 0.0) < 0 else "fits worse"
-    elif one["nested"]:
+    elif one["nested"] or one.get("same"):
         how = "fits no better"
     else:
         how = "fits as well"
@@ -142,14 +142,14 @@ def headline(data: dict[str, Any]) -> tuple[bool, str] | None:
 
 
 def _power_laws(common: Row, tested: Sequence[Row], left: Sequence[Row]) -> str:
-    out, layers = len(tested) - len(left), words.plural(len(tested), "layer")
+    out, layers = len(tested) - len(left), words.plural(len(tested), "tested layer")
     text = f"Step {common['step']}, largest tenth of each layer (at most {common['top']} values): "
-    text += f"a power law is ruled out (p < {common['ruled_out_below']:g}) in {out} of {layers} tested"
+    text += f"a power law is ruled out (p < {common['ruled_out_below']:g}) in {out} of {layers}"
     if not left:
         better = _most_often(found["better"] for found in tested)
         return text + (f"; most often better: {better}." if better else ".")
     disputed = [names for found in left if (names := [*found["better"], *found["as_well"]])]
-    text += f", not in {len(left)}"
+    text += f", left in {len(left)}"
     if disputed:
         which = "all" if len(disputed) == len(left) else f"{len(disputed)}"
         text += f"; in {which} of these a rival fits as well or better, most often {_most_often(disputed)}"
@@ -164,7 +164,7 @@ def _most_often(several: Iterable[Sequence[str]]) -> str:
     times = Counter(name for names in several for name in names)
     most = max(times.values(), default=0)
     listed = " and ".join(law(name) for name in times if times[name] == most)
-    return f"{listed} ({most})" if most else ""
+    return f"{listed} (in {most})" if most else ""
 
 
 def _over_steps(common: Row, whole: Row) -> str:

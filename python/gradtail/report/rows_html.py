@@ -63,7 +63,7 @@ def _row(row: Row, kind: str) -> str:
         cell(row["excess_kurtosis"], words.number(row["excess_kurtosis"])),
         cell(row["norm"]["median"], words.number(row["norm"]["median"])),
         cell(ratio, words.number(ratio)),
-        cell(zeros, words.percent(zeros)),
+        cell(zeros, escape(words.percent(zeros))),
         cell(row["nonfinite"], f"{row['nonfinite']:,}", "bad" if row["nonfinite"] else "none"),
         cell(row["size"], words.count(row["size"])),
     ]

@@ -266,6 +266,8 @@ class Readings:
     def coordinates(self, name: str) -> CoordinateMoments:
         """Return moments over steps of the coordinates of one array that are followed.
 
+        One group of 8 neighbours in 64 or more, unless ``coordinates="dense"`` has followed all.
+
         Raises
         ------
         ValueError

@@ -183,6 +183,12 @@ class NormalityTests:
         """Coordinates with a test."""
         return int(np.count_nonzero(~np.isnan(self.pvalue)))
 
+    @property
+    def rejected(self) -> npt.NDArray[np.bool_]:
+        """Coordinates that are not normal at 5 %; False where there was no test. See :meth:`rate`."""
+        with np.errstate(invalid="ignore"):
+            return np.asarray(self.pvalue < LEVEL)
+
     def rate(self, level: float = LEVEL, correction: Correction = None) -> RejectionRate:
         """Count the tests that reject.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gradtail.estimators.powerlaw.rivals import FITS, power_law
+from gradtail.estimators.powerlaw.rivals import FITS, RivalFit, power_law
 from gradtail.estimators.powerlaw.sample import TailSample
 
 RIVALS = ("lognormal", "exponential", "stretched_exponential", "truncated_power_law")
@@ -41,13 +41,14 @@ class Comparison:
         The power law is one of the rival's laws.
     exponent : float
         Of the power law's density.
-    parameters : dict of str to float
-        Of the rival, in the units of x: ``mu`` and ``sigma`` of log x; ``rate``; ``beta`` and ``rate`` of
-        P(X > x) in proportion to exp(-rate x**beta); ``exponent`` and ``rate`` of a density in proportion
-        to x**-exponent exp(-rate x).
+    named : tuple of (str, float)
+        Names and values of :attr:`parameters`.
     n : int
         Values.
     warnings : tuple of str
+    same : bool
+        The likeliest of the rival's laws is the power law itself, which all of them but the exponential
+        hold as a limit: then the values give it no support of its own.
     """
 
     rival: str
@@ -56,9 +57,20 @@ class Comparison:
     pvalue: float
     nested: bool
     exponent: float
-    parameters: dict[str, float]
+    named: tuple[tuple[str, float], ...]
     n: int
     warnings: tuple[str, ...] = ()
+    same: bool = False
+
+    @property
+    def parameters(self) -> dict[str, float]:
+        """Of the rival, in the units of x.
+
+        ``mu`` and ``sigma`` of log x; ``rate``; ``beta`` and ``rate`` of P(X > x) in proportion to
+        exp(-rate x**beta); ``exponent`` and ``rate`` of a density in proportion to x**-exponent exp(-rate x).
+        A new dict each time.
+        """
+        return dict(self.named)
 
     @property
     def verdict(self) -> str:
@@ -86,16 +98,16 @@ class Comparison:
         rival = self.rival.replace("_", " ")
         if self.pvalue < level:
             return f"{'power law' if self.statistic > 0 else rival} fits better"
-        return f"{rival} fits no better" if self.nested else f"{rival} fits as well"
+        return f"{rival} fits no better" if self.nested or self.same else f"{rival} fits as well"
 
     @property
     def rival_is_as_good(self) -> bool:
-        """The rival cannot be ruled out: it fits better, or as well and is no extension of the power law."""
+        """The rival cannot be ruled out: it fits better, or as well by a law that is not the power law."""
         better = self.pvalue < _LEVEL
-        return self.statistic < 0 if better else not self.nested
+        return self.statistic < 0 if better else not (self.nested or self.same)
 
     def __str__(self) -> str:
-        fitted = ", ".join(f"{name} {value:.4g}" for name, value in self.parameters.items())
+        fitted = ", ".join(f"{name} {value:.4g}" for name, value in self.named)
         head = (
             f"{self.verdict} (log likelihood ratio {self.ratio:.3g}, statistic {self.statistic:.3g}, "
             f"p {self.pvalue:.2g}): power law, exponent {self.exponent:.4g}, against "
@@ -143,6 +155,10 @@ def compare(sample: TailSample, exponent: float, rival: str) -> Comparison:
     ``statistic`` are 0; but of whole numbers the limit is a rounded power law, which is not the one of the
     zeta function.
 
+    Of the 24 ratios in print for six data sets 21 are reproduced. For the stretched exponential, words and
+    cities differ (in print 4.13 and 0.204, here 0.06 and -0.09), as likelier laws than those in print exist;
+    for words the lognormal too (0.395 and 0.06). The first alone changes which law fits better.
+
     Costs a few passes over the distinct values or bins, and 10 to 20 Newton steps of integrals over
     a few hundred nodes.
 
@@ -162,9 +178,15 @@ def compare(sample: TailSample, exponent: float, rival: str) -> Comparison:
     exponent, nested, n = float(exponent), rival == _NESTED, round(sample.n)
     if sample.count.size < _FEWEST:
         warning = f"{sample.count.size} distinct value: no two laws can be told apart"
-        return Comparison(rival, 0.0, 0.0, 1.0, nested, exponent, {}, n, (warning,))
-    fit = FITS[rival](sample, exponent)
+        return Comparison(rival, 0.0, 0.0, 1.0, nested, exponent, (), n, (warning,))
     words, warnings = rival.replace("_", " "), []
+    with np.errstate(all="ignore"):
+        fit = _fit(sample, exponent, rival)
+        difference = power_law(sample, exponent) - (math.nan if fit is None else fit.log_likelihood)
+    if fit is None or not np.isfinite(difference).all():
+        warning = f"the likelihood of the {words} is beyond float64: the two were not held against each other"
+        return Comparison(rival, 0.0, 0.0, 1.0, nested, exponent, (), n, (warning,))
+    named = tuple(fit.parameters.items())
     if not fit.converged:
         warnings.append(f"the likeliest {words} was not found: the ratio may be too high")
     if fit.edge:
@@ -173,8 +195,7 @@ def compare(sample: TailSample, exponent: float, rival: str) -> Comparison:
         rest = "the two are the same" if same else "they differ by what rounding makes of it alone"
         warnings.append(f"the likeliest {words} {found}: {rest}")
         if same:
-            return Comparison(rival, 0.0, 0.0, 1.0, nested, exponent, fit.parameters, n, tuple(warnings))
-    difference = power_law(sample, exponent) - fit.log_likelihood
+            return Comparison(rival, 0.0, 0.0, 1.0, nested, exponent, named, n, tuple(warnings), True)
     share = sample.count / sample.n
     mean = float(share @ difference)
     ratio = sample.n * mean
@@ -185,7 +206,15 @@ def compare(sample: TailSample, exponent: float, rival: str) -> Comparison:
         sigma = math.sqrt(float(share @ np.square(difference - mean)))
         statistic = ratio / (sigma * math.sqrt(sample.n)) if sigma > 0 else 0.0
         pvalue = math.erfc(abs(statistic) / math.sqrt(2))
-    return Comparison(rival, ratio, statistic, pvalue, nested, exponent, fit.parameters, n, tuple(warnings))
+    same = fit.edge
+    return Comparison(rival, ratio, statistic, pvalue, nested, exponent, named, n, tuple(warnings), same)
+
+
+def _fit(sample: TailSample, exponent: float, rival: str) -> RivalFit | None:
+    try:
+        return FITS[rival](sample, exponent)
+    except (ArithmeticError, ValueError, np.linalg.LinAlgError):  # of math's functions and NumPy's
+        return None
 
 
 def compare_all(sample: TailSample, exponent: float) -> dict[str, Comparison]:

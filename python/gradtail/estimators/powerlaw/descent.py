@@ -40,7 +40,7 @@ class Least:
     converged: bool
 
 
-def least(function: Function, first: float, edge: float, start: float | None = None) -> Least:
+def least(function: Function, first: float, edge: float, start: FloatArray | None = None) -> Least:
     """Minimise from a good guess of the first parameter at the edge of the second.
 
     Along the edge first; if the function rises from there the least is at the edge. Otherwise damped Newton
@@ -53,8 +53,8 @@ def least(function: Function, first: float, edge: float, start: float | None = N
         Guess of the first parameter.
     edge : float
         The least value of the second; above it if the function does not exist there.
-    start : float, optional
-        Of the second parameter, once it is known to leave the edge; ``edge`` if None.
+    start : ndarray of float64, shape (2,), optional
+        Where to begin, seen from the least along the edge, once it is known to leave that; there if None.
 
     Returns
     -------
@@ -63,7 +63,7 @@ def least(function: Function, first: float, edge: float, start: float | None = N
     along = descend(_held(function), np.array([first, edge]))
     if not function(along.at)[1][1] < 0:
         return Least(along.at, True, along.converged)
-    found = descend(function, along.at if start is None else np.array([along.at[0], start]), edge)
+    found = descend(function, along.at if start is None else along.at + start, edge)
     return Least(along.at, True, along.converged) if found.edge or found.at[1] <= edge else found
 
 
@@ -85,6 +85,8 @@ def least_of_first(function: Function, first: float, second: float) -> Least:
 def descend(function: Function, at: FloatArray, edge: float = 0.0) -> Least:
     """Take damped Newton steps until they gain nothing, or until the edge; see :func:`least`."""
     value, gradient, second, size = function(at)
+    if not _finite(value, gradient, second):
+        return Least(at, False, False)
     lowest = edge + _TO_THE_EDGE * (at[1] - edge)
     for _ in range(_MOST_STEPS):
         step = _direction(gradient, second)
@@ -98,13 +100,17 @@ def descend(function: Function, at: FloatArray, edge: float = 0.0) -> Least:
         for _ in range(40):
             trial = at + share * step
             new = function(trial)
-            if new[0] <= value - 1e-4 * share * gain:
+            if new[0] <= value - 1e-4 * share * gain and _finite(*new[:3]):
                 break
             share /= 2
         else:
             break
         at, (value, gradient, second, size) = trial, new
     return Least(at, False, gain < _GOOD_ENOUGH)
+
+
+def _finite(value: float, gradient: FloatArray, second: FloatArray) -> bool:
+    return bool(np.isfinite(value) and np.isfinite(gradient).all() and np.isfinite(second).all())
 
 
 def _direction(gradient: FloatArray, second: FloatArray) -> FloatArray:

@@ -119,10 +119,9 @@ def fit(
     if isinstance(data, Points):
         copies = 1 - np.count_nonzero(data.count[at:]) / n_tail
         if copies > _TIED:
-            warnings.append(
-                f"ties: {100 * copies:.0f} % of the values from xmin on are copies; of rounded values a "
-                "histogram (summarize) is fitted as intervals"
-            )
+            whole = not np.any(data.values[at:] % 1)
+            meant = "whole numbers want discrete=True" if whole else "a p-value expects none"
+            warnings.append(f"ties: {100 * copies:.0f} % of the values from xmin on are copies; {meant}")
     return PowerLawFit(
         1 + alpha, data.stderr(at, alpha), float(data.values[at]), n_tail, data.n, ks, cutoff, how,
         data.form, tail, tuple(warnings), data, at,

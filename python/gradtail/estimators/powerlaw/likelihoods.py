@@ -11,8 +11,6 @@ from gradtail.estimators.powerlaw.descent import Value
 from gradtail.estimators.powerlaw.quadrature import Curve, masses
 from gradtail.states.magnitudes import FloatArray
 
-_ALL = np.zeros(1), np.full(1, np.inf)
-
 
 @dataclass(frozen=True)
 class Cells:
@@ -44,18 +42,31 @@ class Cells:
 
 
 class Bent:
-    """The laws exp(-p y - q bend(y)) / Z: an exponential family, so log-concave in (p, q) for points."""
+    """The laws exp(-p d - q bend(d)) / Z of d = y - origin: an exponential family, log-concave in (p, q).
 
-    def __init__(self, curve: Curve, cells: Cells) -> None:
-        self.curve, self.cells = curve, cells
-        self.bend = curve.bend(cells.low)
+    The family is the same from every origin; with one among the values, sums are no differences of terms
+    that are far larger, or beyond float64.
+
+    Parameters
+    ----------
+    curve : Curve
+    cells : Cells
+    origin : float
+        Of whole numbers 0.
+    """
+
+    def __init__(self, curve: Curve, cells: Cells, origin: float = 0.0) -> None:
+        self.curve, self.cells, self.origin = curve, cells, origin
+        self.low = cells.low - origin
+        self.bend = curve.bend(self.low)
         """Of each value, or of the lower end of each bin."""
-        self.mean = np.array([cells.low @ cells.share, self.bend @ cells.share])
+        self.mean = np.array([self.low @ cells.share, self.bend @ cells.share])
+        self._all = np.array([-origin]), np.array([np.inf])
 
     def _total(self, p: float, q: float) -> tuple[float, FloatArray, FloatArray]:
         if self.cells.start is not None:
             return whole_numbers.total(self.curve, p, q, self.cells.start)
-        whole = masses(self.curve, p, q, *_ALL)
+        whole = masses(self.curve, p, q, *self._all)
         return float(whole.log_mass[0]), whole.mean[0], whole.cov[0]
 
     def __call__(self, at: FloatArray) -> Value:
@@ -63,12 +74,13 @@ class Bent:
         p, q = float(at[0]), float(at[1])
         log_total, mean, cov = self._total(p, q)
         if self.cells.width is None:
-            own = float(at @ self.mean)
-            return own + log_total, self.mean - mean, cov, float(np.abs(at) @ self.mean) + abs(log_total)
+            own, size = float(at @ self.mean), float(np.abs(at) @ np.abs(self.mean)) + abs(log_total)
+            return own + log_total, self.mean - mean, cov, size
         share = self.cells.share
-        parts = masses(self.curve, p, q, self.cells.low, self.cells.width)
+        parts = masses(self.curve, p, q, self.low, self.cells.width)
         inside = share @ parts.mean
-        value, size = log_total - float(share @ parts.log_mass), float(np.abs(at) @ inside) + abs(log_total)
+        value = log_total - float(share @ parts.log_mass)
+        size = float(np.abs(at) @ np.abs(inside)) + abs(log_total)
         return value, inside - mean, cov - np.tensordot(share, parts.cov, 1), size
 
     def each(self, at: FloatArray) -> FloatArray:
@@ -76,33 +88,43 @@ class Bent:
         p, q = float(at[0]), float(at[1])
         log_total = self._total(p, q)[0]
         if self.cells.width is None:
-            return np.asarray(-p * self.cells.low - q * self.bend - log_total)
-        return np.asarray(masses(self.curve, p, q, self.cells.low, self.cells.width).log_mass - log_total)
+            return np.asarray(-p * self.low - q * self.bend - log_total)
+        return np.asarray(masses(self.curve, p, q, self.low, self.cells.width).log_mass - log_total)
 
 
 class Growing:
-    """Hazard e**u e**(b y) in y: the power law at b = 0, the exponential at 1, the stretched one between.
+    """Hazard e**u e**(b d) in d = y - origin: the power law at b = 0, the exponential at 1.
 
-    The survival function is exp(-H), H = e**u (e**(b y) - 1) / b. For points convex in (u, b), as a sum of
-    e**(u + b y); of bins nearly so.
+    The stretched exponential lies between, and beyond. The survival function is exp(-H), H the integral of
+    the hazard from y = 0 on. For points convex in (u, b); of bins nearly so. From the largest value nothing
+    grows beyond float64.
+
+    Parameters
+    ----------
+    cells : Cells
+    origin : float, optional
+        The end of the highest bin that has one, or the largest value, if None.
     """
 
-    def __init__(self, cells: Cells) -> None:
+    def __init__(self, cells: Cells, origin: float | None = None) -> None:
         self.cells = cells
-        self.mean = float(cells.low @ cells.share)
-        if cells.width is not None:
-            self.last = np.isinf(cells.width)
-            self.width = np.where(self.last, 1.0, cells.width)
+        self.last = np.zeros(cells.low.size, bool) if cells.width is None else np.isinf(cells.width)
+        self.width = (
+            np.zeros(cells.low.size) if cells.width is None else np.where(self.last, 0.0, cells.width)
+        )
+        self.origin = float((cells.low + self.width).max()) if origin is None else origin
+        self.low, self.high = cells.low - self.origin, cells.low - self.origin + self.width
+        self.mean = float(self.low @ cells.share)
 
     def __call__(self, at: FloatArray) -> Value:
         """Give the mean of -log likelihood."""
         (u, b), share = at, self.cells.share
-        with np.errstate(over="ignore", invalid="ignore"):
-            h = [np.exp(u) * float(share @ part) for part in growth(self.cells.low, b, 2)]
+        with np.errstate(all="ignore"):
+            h = [np.exp(u) * float(share @ part) for part in _grown(self.low, self.cells.low, b, 2)]
             value = h[0]
             gradient = np.array([h[0], h[1]])
             second = np.array([[h[0], h[1]], [h[1], h[2]]])
-            size = value + abs(float(u)) + b * self.mean
+            size = value + abs(float(u)) + abs(b * self.mean)
             if self.cells.width is None:
                 return float(value - u - b * self.mean), gradient - [1.0, self.mean], second, size
             return *self._add_widths(value, gradient, second, u, b), size
@@ -111,12 +133,9 @@ class Growing:
         self, value: float, gradient: FloatArray, second: FloatArray, u: float, b: float
     ) -> tuple[float, FloatArray, FloatArray]:
         """Add what the probability to end within the bin, once it is reached, has to say: log(1 - e**-D)."""
-        low, share = self.cells.low, np.where(self.last, 0.0, self.cells.share)
-        scale = np.exp(u + b * low)
-        own = [scale * part for part in growth(self.width, b, 2)]
-        d = own[0]
-        d1 = low * d + own[1]  # by b
-        d2 = low * (low * d + 2 * own[1]) + own[2]
+        ended = ~self.last
+        share = self.cells.share[ended]
+        d, d1, d2 = (np.exp(u) * part for part in _grown(self.high[ended], self.width[ended], b, 2))
         rise = 1 / np.expm1(d)  # derivative of the log by D, and its own
         curl = -rise * (1 + rise)
         first = share * rise
@@ -127,12 +146,25 @@ class Growing:
 
     def each(self, at: FloatArray) -> FloatArray:
         """Log likelihood of each value."""
-        (u, b), low = at, self.cells.low
-        reached = -np.exp(u) * growth(low, b, 0)[0]
-        if self.cells.width is None:
-            return np.asarray(reached + u + b * low)
-        ends = _log1mexp(np.exp(u + b * low) * growth(self.width, b, 0)[0])
-        return np.asarray(reached + np.where(self.last, 0.0, ends))
+        u, b = at
+        with np.errstate(all="ignore"):
+            reached = -np.exp(u) * _grown(self.low, self.cells.low, b, 0)[0]
+            if self.cells.width is None:
+                return np.asarray(reached + u + b * self.low)
+            ends = _log1mexp(np.exp(u) * _grown(self.high, self.width, b, 0)[0])
+            return np.asarray(reached + np.where(self.last, 0.0, ends))
+
+
+def _grown(end: FloatArray, width: FloatArray, b: float, order: int) -> list[FloatArray]:
+    """Integrals of v**j e**(b v) over v from end - width to end, for j = 0..order."""
+    scale = np.exp(b * end)
+    parts = growth(width, -b, order)  # backwards from the end, where e**(b v) is greatest
+    moved = (
+        [parts[0], end * parts[0] - parts[1], end * (end * parts[0] - 2 * parts[1]) + parts[2]]
+        if order
+        else parts
+    )
+    return [scale * part for part in moved]
 
 
 def growth(y: FloatArray, b: float, order: int) -> list[FloatArray]:

@@ -68,6 +68,12 @@ class FitSpread:
     n_tail: float
     repeats: int
 
+    def __str__(self) -> str:
+        return (
+            f"exponent +- {self.exponent:.2g}, xmin +- {self.xmin:.2g}, n_tail +- {self.n_tail:.2g} "
+            f"({self.repeats} resamplings)"
+        )
+
 
 @dataclass
 class _Known:
@@ -295,8 +301,8 @@ def describe(fit: PowerLawFit, pvalue: float | None) -> str:
     if pvalue is None:
         test = "power law not tested (pvalue() does)"
     else:
-        ruled = "ruled out" if pvalue < RULED_OUT else "not ruled out"
-        test = f"power law {ruled} (p {'< 0.001' if pvalue < 0.001 else f'= {pvalue:.2g}'})"
+        shown = "< 0.001" if pvalue < 0.001 else f"= {pvalue:.2g}"
+        test = f"power law {'' if pvalue < RULED_OUT else 'not '}ruled out at {RULED_OUT:g} (p {shown})"
     good = [one for one in fit.compare_all().values() if one.rival_is_as_good]
     good.sort(key=lambda one: one.ratio)
     better = [one.rival for one in good if one.pvalue < RULED_OUT]

@@ -10,11 +10,12 @@ import numpy as np
 
 from gradtail.estimators.powerlaw.descent import Least, descend, least, least_of_first
 from gradtail.estimators.powerlaw.likelihoods import Bent, Cells, Growing
-from gradtail.estimators.powerlaw.quadrature import EXPONENTIAL, PARABOLA
+from gradtail.estimators.powerlaw.quadrature import EXPONENTIAL, PARABOLA, Curve
 from gradtail.estimators.powerlaw.sample import TailSample
 from gradtail.estimators.powerlaw.zeta import log_zeta
 from gradtail.states.magnitudes import FloatArray
 
+_FARTHEST = 100.0  # of log x between the origin and the largest value, whose bend has to be squared
 _NO_CURVE = 1e-9  # a bend of the whole sample that is too small to be told from none
 
 
@@ -63,11 +64,10 @@ def rounded(sample: TailSample) -> tuple[Cells, float]:
 def lognormal(sample: TailSample, exponent: float) -> RivalFit:
     """Fit the lognormal law; mu and sigma are of log x."""
     own, base = rounded(sample) if sample.form == "integers" else (cells(sample), sample.xmin)
-    law, middle = Bent(PARABOLA, own), Bent(PARABOLA, own.points(1 / (exponent - 1)))
-    edge = _NO_CURVE / float(middle.bend.max())
-    found = _in_two_rounds(law, middle, exponent - 1, edge)
+    law, middle = _bent(PARABOLA, own, exponent)
+    found = _in_two_rounds(law, middle, exponent - 1, _NO_CURVE / _largest(middle))
     p, q = found.at.tolist()
-    parameters = {"mu": math.log(base) - p / q, "sigma": 1 / math.sqrt(q)}
+    parameters = {"mu": math.log(base) + law.origin - p / q, "sigma": 1 / math.sqrt(q)}
     if found.edge:
         parameters = {"mu": -math.inf, "sigma": math.inf}
     return RivalFit(parameters, law.each(found.at), found.edge, found.converged)
@@ -77,13 +77,13 @@ def truncated_power_law(sample: TailSample, exponent: float) -> RivalFit:
     """Fit the power law with an exponential cutoff, x**-exponent exp(-rate x)."""
     whole = sample.form == "integers"
     own = Cells(sample.low, None, sample.count / sample.n, sample.xmin) if whole else cells(sample)
-    law = Bent(EXPONENTIAL, own)
-    middle = law if whole else Bent(EXPONENTIAL, own.points(1 / (exponent - 1)))
-    largest = float(middle.bend.max())
-    slope = exponent if whole else exponent - 1
-    found = _in_two_rounds(law, middle, slope, _NO_CURVE / largest, 1 / largest)
+    law, middle = _bent(EXPONENTIAL, own, exponent)
+    largest, slope = _largest(middle), exponent if whole else exponent - 1
+    start = np.array([-math.expm1(-law.origin), 1.0]) / largest  # a cutoff that is added to the power law
+    found = _in_two_rounds(law, middle, slope, _NO_CURVE / largest, start)
     p, q = found.at.tolist()
-    parameters = {"exponent": p - q + (0 if whole else 1), "rate": q / sample.xmin}
+    rate = _exp(math.log(q) - law.origin - math.log(sample.xmin))
+    parameters = {"exponent": p - q + (0 if whole else 1), "rate": rate}
     if found.edge:
         parameters = {"exponent": float(exponent), "rate": 0.0}
     return RivalFit(parameters, law.each(found.at), found.edge, found.converged)
@@ -92,13 +92,13 @@ def truncated_power_law(sample: TailSample, exponent: float) -> RivalFit:
 def stretched_exponential(sample: TailSample, exponent: float) -> RivalFit:
     """Fit the stretched exponential (Weibull) law, P(X > x) in proportion to exp(-rate x**beta)."""
     own, base = rounded(sample) if sample.form == "integers" else (cells(sample), sample.xmin)
-    law, middle = Growing(own), Growing(own.points(1 / (exponent - 1)))
+    law = Growing(own)
+    middle = Growing(own.points(1 / (exponent - 1)), law.origin)
     found = _in_two_rounds(law, middle, math.log(exponent - 1), 0.0)
     u, b = found.at.tolist()
     parameters = {"beta": 0.0, "rate": math.inf}
     if not found.edge:
-        log_rate = u - math.log(b) - b * math.log(base)
-        parameters = {"beta": b, "rate": math.exp(log_rate) if log_rate < 709 else math.inf}
+        parameters = {"beta": b, "rate": _exp(u - math.log(b) - b * (math.log(base) + law.origin))}
     return RivalFit(parameters, law.each(found.at), found.edge, found.converged)
 
 
@@ -111,16 +111,39 @@ def exponential(sample: TailSample, exponent: float) -> RivalFit:
         return RivalFit({"rate": rate}, math.log(-math.expm1(-rate)) - rate * away, False, True)
     law = Growing(cells(sample))
     middle = law.cells.points(1 / (exponent - 1)).low
-    u = -math.log(float(share @ np.expm1(middle)))
+    u = -math.log(float(share @ (np.exp(middle - law.origin) - math.exp(-law.origin))))
     found = Least(np.array([u, 1.0]), False, True)
     if sample.form == "bins":
         found = least_of_first(law, u, 1.0)
-    rate = math.exp(found.at[0]) / sample.xmin
+    rate = _exp(found.at[0] - law.origin - math.log(sample.xmin))
     return RivalFit({"rate": rate}, law.each(found.at), False, found.converged)
 
 
+def _bent(curve: Curve, own: Cells, exponent: float) -> tuple[Bent, Bent]:
+    """Of the values, and of every value in the middle of its bin."""
+    points = own.points(1 / (exponent - 1))
+    origin = max(float(points.low @ points.share), float(points.low.max()) - _FARTHEST)
+    if own.start is not None:
+        origin = 0.0
+    law = Bent(curve, own, origin)
+    return law, law if points is own else Bent(curve, points, origin)
+
+
+def _largest(middle: Bent) -> float:
+    """Bend of the largest value, seen from xmin, where a bend of 1 at the origin has this factor."""
+    y = float(middle.cells.low.max())
+    if middle.curve is PARABOLA:
+        return y * y / 2
+    near = min(y, 700.0)
+    return float(middle.curve.bend(np.float64(near))) * math.exp(y - near - middle.origin)
+
+
+def _exp(x: float) -> float:
+    return math.exp(x) if x < 709 else math.inf
+
+
 def _in_two_rounds(
-    law: Bent | Growing, middle: Bent | Growing, first: float, edge: float, start: float | None = None
+    law: Bent | Growing, middle: Bent | Growing, first: float, edge: float, start: FloatArray | None = None
 ) -> Least:
     """Fit with every value in the middle of its bin, which is cheap, and then with the bins."""
     found = least(middle, first, edge, start)
@@ -128,7 +151,7 @@ def _in_two_rounds(
         return found
     if not found.edge:
         finer = descend(law, found.at, edge)
-        if not finer.edge:
+        if finer.converged and not finer.edge:
             return finer
     return least(law, first, edge, start)
 

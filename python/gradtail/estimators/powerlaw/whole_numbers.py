@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import TypeAlias
 
 import numpy as np
 
-from gradtail.estimators.powerlaw.quadrature import DROP, NODES, Curve
+from gradtail.estimators.powerlaw.quadrature import DROP, NODES, Curve, around, moments, panels, reach
 from gradtail.states.magnitudes import FloatArray
 
 _BLOCK = 0.25  # width of a block in log x, where the terms do not fall too fast
 _STEEP = 12.0
 _AS_INTEGRAL = 10**6  # terms from which Gauss-Legendre nodes serve: the error falls as their square
+_MOST_BLOCKS = 200  # of a lattice; with more, only what is about the mode is summed
 _FARTHEST = 700.0  # of log x: float64 ends
+
+Sum: TypeAlias = tuple[float, FloatArray, FloatArray]
+"""Its log, and the mean (2,) and covariance (2, 2) of y and bend(y)."""
 
 
 @lru_cache(maxsize=4096)
@@ -52,7 +57,7 @@ def _scaled(n: int) -> tuple[FloatArray, FloatArray]:
     return (at + 0.5) * (n / _AS_INTEGRAL) - 0.5, weight * (n / _AS_INTEGRAL)
 
 
-def total(curve: Curve, p: float, q: float, start: float) -> tuple[float, FloatArray, FloatArray]:
+def total(curve: Curve, p: float, q: float, start: float) -> Sum:
     """Sum exp(-p y - q bend(y)), y = log(x / start), over the whole numbers x >= start.
 
     Relative error near 1e-13.
@@ -74,6 +79,8 @@ def total(curve: Curve, p: float, q: float, start: float) -> tuple[float, FloatA
     """
     far = _end(curve, p - 1, q)  # a sum over x is an integral over y of terms times x
     steepest = abs(p) + 1 + q * float(curve.slope(far))
+    if p < 1 and far * steepest > _MOST_BLOCKS * _STEEP:
+        return _about_the_mode(curve, p, q, start)
     halvings = max(0, math.ceil(math.log2(steepest * _BLOCK / _STEEP)))
     grid = 2 ** (math.ceil(4 * math.log2(far)) / 4)  # few different ones, so that they are found again
     y, log_weight = lattice(start, _BLOCK / 2**halvings, grid)
@@ -87,6 +94,30 @@ def total(curve: Curve, p: float, q: float, start: float) -> tuple[float, FloatA
     mean = t @ w
     away = t - mean[:, None]
     return highest + math.log(mass), mean, (away * w) @ away.T
+
+
+def _about_the_mode(curve: Curve, p: float, q: float, start: float) -> Sum:
+    """Sum where the terms times x, which an integral over y has, are greatest far above ``start``."""
+    mode = float(curve.inverse((1 - p) / q))
+    bend, zero = np.array([q * curve.factor(mode)]), np.zeros(1)
+    with np.errstate(all="ignore"):
+        left = reach(curve, zero, bend, np.array([mode]), -1.0)
+        right = reach(curve, zero, bend, np.array([np.inf]), 1.0)
+        begin, _, _ = panels(curve, zero, bend, left, right)
+        ends = start * np.exp(np.append(begin, right) + mode)
+    if not ends[-1] < math.inf:
+        return math.nan, np.full(2, math.nan), np.full((2, 2), math.nan)
+    x = np.unique(np.ceil(np.maximum(ends, start)))
+    blocks = [gram(int(n)) if n < _AS_INTEGRAL else _scaled(int(n)) for n in np.diff(x)]
+    at = np.concatenate([first + nodes for first, (nodes, _) in zip(x, blocks, strict=False)])
+    middle = start * math.exp(mode)
+    d = np.log1p((at - middle) / middle)
+    u = curve.bend(d)
+    # the terms themselves fall by 1 in y at the mode
+    w = np.exp(-d - bend * u) * np.concatenate([weight for _, weight in blocks])
+    one = np.zeros(1, np.int64)
+    found = around(curve, p, q, np.array([mode]), moments(w[None], d[None], u[None], one))
+    return float(found.log_mass[0]), found.mean[0], found.cov[0]
 
 
 def _end(curve: Curve, p: float, q: float) -> float:
