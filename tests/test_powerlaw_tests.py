@@ -220,7 +220,8 @@ class OnGrid(Integers):
     def alphas(self, at):
         grid = np.arange(150, 351) / 100
         n, q = self.n_tail(at)[:, None], self.values[at][:, None]
-        log_likelihood = -grid * self._above[at][:, None] - n * np.log(special.zeta(grid, q))
+        logs = self._above[at][:, None] + n * np.log(self.values[-1])
+        log_likelihood = -grid * logs - n * np.log(special.zeta(grid, q))
         return grid[log_likelihood.argmax(axis=1)] - 1
 
     def of(self, values, count, unseen):
