@@ -11,13 +11,13 @@ from typing import Any
 import torch
 
 from gradtail.experiments.gpt import GPT, GPTConfig
-from gradtail.experiments.interrupts import Interrupts
 from gradtail.experiments.progress import PlainView, Tracker, View
 from gradtail.experiments.text import Text, load_text
 from gradtail.experiments.training import OnGradients, Recipe, as_tensor, heldout_loss, train
 from gradtail.report import Report
 from gradtail.states.summary import summarize
 from gradtail.torch import Monitor
+from gradtail.torch.interrupts import Interrupts
 
 INTERRUPTED = 130  # what shells report for a process that Ctrl-C ended
 PROMPT = b"def "

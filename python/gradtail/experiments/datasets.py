@@ -1,0 +1,110 @@
+"""Images to classify: MNIST from a folder of its files, or the small digits that scikit-learn ships."""
+
+from __future__ import annotations
+
+import gzip
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+_FILES = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+_IMAGES, _LABELS = 2051, 2049  # the magic numbers of idx files
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images and their labels, with zero mean and unit variance over the training set.
+
+    Attributes
+    ----------
+    name : str
+    train, test : pair of Tensor
+        float32 of shape (n, 1, side, side), int64 of shape (n,).
+    """
+
+    name: str
+    train: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
+
+    @property
+    def side(self) -> int:
+        """Pixels along a side."""
+        return int(self.train[0].shape[-1])
+
+
+def load_images(folder: Path | None, limit: int | None = None) -> Images:
+    """Load MNIST from a folder, or scikit-learn's digits without one.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        With the four idx files, gzipped or not.
+    limit : int, optional
+        Training images at most.
+
+    Raises
+    ------
+    ValueError
+        Files that are missing or are not idx files; in the voice of the option ``--data``.
+    ImportError
+        scikit-learn is not installed.
+    """
+    parts: dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]
+    if folder is None:
+        name, parts = "digits", _digits()
+    else:
+        name = "MNIST"
+        parts = {
+            part: (_idx(folder, images, _IMAGES), _idx(folder, labels, _LABELS))
+            for part, (images, labels) in _FILES.items()
+        }
+    images, labels = parts["train"]
+    if limit is not None:
+        parts["train"] = images[:limit], labels[:limit]
+    pixels = parts["train"][0].astype(np.float64)
+    mean, spread = pixels.mean(), pixels.std()
+    found = {
+        part: (
+            torch.from_numpy(((x - mean) / spread).astype(np.float32))[:, None],
+            torch.from_numpy(y.astype(np.int64)),
+        )
+        for part, (x, y) in parts.items()
+    }
+    return Images(name, found["train"], found["test"])
+
+
+def _digits() -> dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(x))
+    x, y = x[order].reshape(-1, 8, 8), y[order]
+    cut = len(x) - 360
+    return {"train": (x[:cut], y[:cut]), "test": (x[cut:], y[cut:])}
+
+
+def _idx(folder: Path, name: str, magic: int) -> npt.NDArray[np.uint8]:
+    """Read an idx file: a magic number and sizes, big-endian, and then the bytes."""
+    names = (name, f"{name}.gz", name.replace("-idx", ".idx"), f"{name.replace('-idx', '.idx')}.gz")
+    file = next((folder / one for one in names if (folder / one).is_file()), None)
+    if file is None:
+        raise ValueError(f"data: expected a folder with {name} or {name}.gz, got {folder}")
+    content = file.read_bytes()
+    if file.suffix == ".gz":
+        content = gzip.decompress(content)
+    found = int.from_bytes(content[:4], "big")
+    if found != magic:
+        raise ValueError(f"data: expected an idx file of kind {magic}, got {file} of kind {found}")
+    sizes = [int.from_bytes(content[4 * i : 4 * i + 4], "big") for i in range(1, magic % 256 + 1)]
+    values = np.frombuffer(content, np.uint8, offset=4 * (len(sizes) + 1))
+    if values.size != int(np.prod(sizes)):
+        raise ValueError(f"data: expected {int(np.prod(sizes))} bytes of values, got {values.size} in {file}")
+    return values.reshape(sizes)

@@ -1,0 +1,261 @@
+"""`gradtail reproduce gradient-structure`: whether gradients are heavy-tailed, and along what.
+
+Xie et al., "On the Overlooked Structure of Stochastic Gradients" (2023): gradients of minibatches at fixed
+parameters, before and after training, tested for power laws and for normality across parameters and across
+batches, and the spectrum of their covariance against a power law of the rank.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from gradtail.estimators.ranks import RankPowerLaw, rank_power_law
+from gradtail.estimators.spectrum_result import CovarianceSpectrum
+from gradtail.estimators.structure import Rate, Structure
+from gradtail.experiments import structure_figures
+from gradtail.experiments.classifiers import Training, evaluate, train
+from gradtail.experiments.datasets import Images, load_images
+from gradtail.experiments.networks import LeNet, fully_connected
+from gradtail.report.schema import jsonable, rounded
+from gradtail.torch import GradientCollection, collect_gradients
+from gradtail.torch.interrupts import Interrupts
+
+SCHEMA = "gradtail.GradientStructure/1"
+NETWORKS: dict[str, Callable[[int], nn.Module]] = {"LeNet": LeNet, "fully connected": fully_connected}
+STATES = ("random", "trained")
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to run.
+
+    Attributes
+    ----------
+    data : Path or None
+        Folder of MNIST's files; None is scikit-learn's digits.
+    out : Path
+    networks : tuple of str
+    seeds : int
+        Repeats, from seed 0 on.
+    batches, batch_size : int
+        T gradients of B examples each.
+    eigenvalues : int
+        K, which the power law of the rank is fitted to.
+    epochs : int
+        Of training.
+    limit : int or None
+        Training images at most.
+    """
+
+    data: Path | None = None
+    out: Path = Path("gradtail-gradient-structure")
+    networks: tuple[str, ...] = tuple(NETWORKS)
+    seeds: int = 3
+    batches: int = 1000
+    batch_size: int = 100
+    eigenvalues: int = 500
+    epochs: int = 5
+    limit: int | None = None
+
+    @classmethod
+    def quick(cls, data: Path | None, out: Path) -> Settings:
+        """Return settings that take less than two minutes on two cores."""
+        return cls(data, out, seeds=1, batches=200, eigenvalues=100, epochs=2, limit=10_000)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One network in one state with one seed."""
+
+    network: str
+    state: str
+    seed: int
+
+
+def cases(settings: Settings) -> Iterator[Case]:
+    """Go through all cases; the trained network is the random one, trained."""
+    for seed in range(settings.seeds):
+        for network in settings.networks:
+            for state in STATES:
+                yield Case(network, state, seed)
+
+
+def run(settings: Settings, *, progress: bool | None = None) -> int:
+    """Run all cases, write results.json, table.txt and the pictures, and return the exit code."""
+    images = load_images(settings.data, settings.limit)
+    settings.out.mkdir(parents=True, exist_ok=True)
+    began = time.perf_counter()
+    done: list[dict[str, Any]] = []
+    drawn: dict[str, Any] = {}
+    with Interrupts() as interrupts:
+        model: nn.Module | None = None
+        for case in cases(settings):
+            if interrupts.stopped:
+                break
+            print(f"{images.name}, {case.network}, {case.state}, seed {case.seed}", file=sys.stderr)
+            model = _model(case, model, images, settings, interrupts, progress)
+            if interrupts.stopped:
+                break
+            found = collect_gradients(
+                model, nn.functional.cross_entropy, images.train, settings.batches,
+                min(settings.batch_size, len(images.train[0])), seed=case.seed, progress=progress,
+            )  # fmt: skip
+            done.append(_case(case, model, images, found, settings))
+            if case.seed == 0:
+                drawn[f"{case.network}, {case.state}"] = structure_figures.taken(found)
+            if found.interrupted:
+                break
+    if not done:
+        print("Interrupted before the first case: there is nothing to write.", file=sys.stderr)
+        return INTERRUPTED
+    data = {
+        "schema": SCHEMA, "data": images.name, "images": len(images.train[0]), "settings": asdict(settings),
+        "complete": len(done) == len(list(cases(settings))) and not interrupts.stopped,
+        "seconds": time.perf_counter() - began, "cases": done,
+    }  # fmt: skip
+    text = table(data)
+    (settings.out / "results.json").write_text(json.dumps(jsonable(data), indent=1) + "\n", encoding="utf-8")
+    (settings.out / "table.txt").write_text(text + "\n", encoding="utf-8")
+    structure_figures.write(settings.out, drawn, data)
+    print(text)
+    print(f"\nWritten to {settings.out}: results.json, table.txt and the pictures.")
+    return INTERRUPTED if interrupts.stopped else 0
+
+
+def _model(
+    case: Case, before: nn.Module | None, images: Images, settings: Settings, interrupts: Interrupts,
+    progress: bool | None,
+) -> nn.Module:  # fmt: skip
+    if case.state == "random" or before is None:
+        torch.manual_seed(case.seed)
+        return NETWORKS[case.network](images.side)
+    train(
+        before, images.train, Training(settings.epochs), case.seed, interrupts=interrupts, progress=progress
+    )
+    return before
+
+
+def _case(
+    case: Case, model: nn.Module, images: Images, found: GradientCollection, settings: Settings
+) -> dict[str, Any]:
+    loss, accuracy = evaluate(model, images.test)
+    kinds: dict[str, Any] = {}
+    for kind in ("gradient", "noise"):
+        columns, rows = found.dimension_wise(kind), found.iteration_wise(kind)
+        every = found.all_coordinates(kind).rate()
+        kinds[kind] = {
+            "dimension_wise": structure(columns),
+            "iteration_wise": structure(rows),
+            "iteration_wise_pearson": rate(found.iteration_wise(kind, test="pearson_chi2").gaussian_rate),
+            "all_coordinates": {
+                "test": "jarque_bera", "tested": every.tested, "gaussian_rate": every.gaussian_rate,
+            },
+            "layers": {
+                name: structure(found.dimension_wise(kind, name)) for name in found.stream(kind).names
+            },
+        }  # fmt: skip
+    top = min(settings.eigenvalues, found.batches - 2)
+    return {
+        **asdict(case),
+        "test_loss": loss,
+        "test_accuracy": accuracy,
+        "kinds": kinds,
+        "spectra": {
+            name: spectrum(found.spectrum(centred=centred), top)
+            for name, centred in (("second moment", False), ("covariance", True))
+        },
+        "provenance": found.provenance,
+    }  # fmt: skip
+
+
+def structure(found: Structure) -> dict[str, Any]:
+    """Flatten the tests of columns or rows."""
+    return {
+        "mean_ks": found.mean_ks,
+        "mean_critical": float(np.nanmean(found.critical)) if np.isfinite(found.critical).any() else None,
+        "power_law_rate": rate(found.power_law_rate),
+        "printed_power_law_rate": rate(found.printed_power_law_rate),
+        "test": found.test,
+        "gaussian_rate": rate(found.gaussian_rate),
+        "skipped_constant": found.skipped_constant,
+        "skipped_few": found.skipped_few,
+        "top": found.top,
+    }
+
+
+def rate(found: Rate) -> dict[str, Any]:
+    """Flatten a rate."""
+    return {"value": found.value, "ci95": list(found.ci()), "tested": found.tested}
+
+
+def spectrum(found: CovarianceSpectrum, top: int) -> dict[str, Any]:
+    """Flatten a spectrum and its power law."""
+    law: RankPowerLaw = rank_power_law(found, min(top, int(np.count_nonzero(found.eigenvalues > 0))))
+    return {
+        "top": law.top, "ks": law.ks, "critical": law.critical(), "printed": law.critical(calibrated=False),
+        "exponent": law.exponent, "slope": law.slope, "slope_stderr": law.slope_stderr,
+        "loglog_slope": law.loglog_slope, "verdict": law.verdict, "warnings": list(law.warnings),
+        "trace": found.trace, "participation_ratio": found.participation_ratio,
+        "eigenvalues": rounded(found.eigenvalues[: law.top]),
+        "sketch_stderr": rounded(found.sketch_stderr[: law.top]),
+        "sampling_stderr": rounded(found.sampling_stderr[: law.top]),
+    }  # fmt: skip
+
+
+def table(data: dict[str, Any]) -> str:
+    """Lay the results out: a line for each network, state and kind, means over seeds."""
+    head = f"{'network, state':<26}{'values':<10}{'along':<12}{'distance':>9}"
+    head += f"{'power law':>11}{'printed':>10}{'normal':>9}"
+    lines = [f"{data['data']}, {data['images']} images, {len(data['cases'])} cases", ""]
+    lines += [head, "-" * len(head)]
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for case in data["cases"]:
+        groups.setdefault((case["network"], case["state"]), []).append(case)
+    for (network, state), some in groups.items():
+        name = f"{network}, {state}"
+        for kind in ("gradient", "noise"):
+            for along, key in (("parameters", "dimension_wise"), ("batches", "iteration_wise")):
+                found = [one["kinds"][kind][key] for one in some]
+                ks = _mean(one["mean_ks"] for one in found)
+                law, printed, normal = (
+                    100 * _mean(one[rate]["value"] for one in found)
+                    for rate in ("power_law_rate", "printed_power_law_rate", "gaussian_rate")
+                )
+                lines.append(
+                    f"{name:<26}{kind:<10}{along:<12}{ks:>9.4f}{law:>9.1f} %{printed:>8.1f} %{normal:>7.1f} %"
+                )
+    head = f"{'network, state':<26}{'spectrum':<15}{'K':>5}{'distance':>10}{'5 %':>9}{'slope':>17}"
+    lines += ["", head, "-" * len(head)]
+    for (network, state), some in groups.items():
+        for name in some[0]["spectra"]:
+            found = [one["spectra"][name] for one in some]
+            ks, critical, slope, error = (
+                _mean(one[key] for one in found) for key in ("ks", "critical", "slope", "slope_stderr")
+            )
+            lines.append(
+                f"{network + ', ' + state:<26}{name:<15}{found[0]['top']:>5}{ks:>10.4f}{critical:>9.4f}"
+                f"{f'{slope:.3f} +- {error:.3f}':>17}"
+            )
+    lines += [
+        "",
+        "power law: share of vectors for which it is not rejected at 5 %, exponent fitted; printed: by",
+        "1.36 / sqrt(K); normal: by K2, where 95 % of normal vectors pass. Means over seeds; intervals and",
+        "everything else are in results.json.",
+    ]
+    return "\n".join(lines)
+
+
+def _mean(values: Iterator[float]) -> float:
+    known = [value for value in values if value == value]
+    return float(np.mean(known)) if known else float("nan")

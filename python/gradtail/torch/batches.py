@@ -1,0 +1,214 @@
+"""Minibatches for looking at a model: which examples each has, and in what form data may come."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sized
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Sampling = Literal["shuffle", "replacement", "in order"]
+Numbers: TypeAlias = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One minibatch: what the model takes, what the loss takes besides, and how many examples."""
+
+    inputs: Any
+    targets: Any
+    size: int
+
+    def to(self, device: torch.device) -> tuple[Any, Any]:
+        """Return inputs and targets on a device."""
+        return _moved(self.inputs, device), _moved(self.targets, device)
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The batches of one collection, and those of a pass over all of the data.
+
+    Attributes
+    ----------
+    count : int
+        Batches, or the most that there will be.
+    batch_size : int or None
+        None: as they come.
+    in_full : int
+        Batches of a pass over the data.
+    examples : int or None
+    sampling : str
+    each, full : callable
+        Return an iterator over the batches, and over those of the pass.
+    """
+
+    count: int
+    batch_size: int | None
+    in_full: int
+    examples: int | None
+    sampling: str
+    each: Callable[[], Iterator[Batch]]
+    full: Callable[[], Iterator[Batch]]
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.each()
+
+
+def batches_of(
+    data: Any, batches: int | None, batch_size: int | None, sampling: Sampling, centre: bool, seed: int
+) -> Batches:
+    """Check what was asked for, and make the batches.
+
+    Raises
+    ------
+    TypeError, ValueError
+        In the voice of :func:`collect_gradients`, whose arguments these are.
+    """
+    if sampling not in get_args(Sampling):
+        expected = ", ".join(map(repr, get_args(Sampling)))
+        raise ValueError(f"sampling: expected one of {expected}, got {sampling!r}")
+    for name, value in (("batches", batches), ("batch_size", batch_size)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer))):
+            raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
+    if batches is not None and batches < 2:
+        raise ValueError(f"batches: expected at least 2, got {batches}")
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+    if _is_pair(data) or _is_indexable(data):
+        if batches is None or batch_size is None:
+            missing = "batches" if batches is None else "batch_size"
+            raise ValueError(f"{missing}: expected an int for data that is not in batches, got None")
+        return _drawn(_Examples(data), int(batches), int(batch_size), sampling, seed)
+    if not isinstance(data, Iterable):
+        raise TypeError(
+            "data: expected a pair of tensors, an indexable data set or an iterable of batches, "
+            f"got {type(data).__name__}"
+        )
+    if batch_size is not None or sampling != "shuffle":
+        what = "batch_size" if batch_size is not None else "sampling"
+        raise ValueError(f"{what}: expected none where batches come ready, in their order, got one")
+    return _ready(data, batches, centre)
+
+
+def _drawn(examples: _Examples, batches: int, batch_size: int, sampling: Sampling, seed: int) -> Batches:
+    if examples.count < (1 if sampling == "replacement" else batch_size):
+        raise ValueError(f"data: expected at least {batch_size} examples for a batch, got {examples.count}")
+
+    def each() -> Iterator[Batch]:
+        for index in numbers(sampling, examples.count, batch_size, batches, seed):
+            yield examples.take(index)
+
+    def full() -> Iterator[Batch]:
+        for begin in range(0, examples.count, batch_size):
+            yield examples.take(np.arange(begin, min(begin + batch_size, examples.count)))
+
+    in_full = -(-examples.count // batch_size)
+    return Batches(batches, batch_size, in_full, examples.count, sampling, each, full)
+
+
+def _ready(data: Iterable[Any], batches: int | None, centre: bool) -> Batches:
+    once = iter(data) is data
+    if once and centre:
+        raise ValueError(
+            "data: expected something to go through twice (a list, a DataLoader) for the full gradient, or "
+            f"centre=False, got {type(data).__name__}"
+        )
+    there = len(data) if isinstance(data, Sized) else None
+    if there is None and batches is None:
+        raise ValueError("batches: expected an int for data that does not know how many it has, got None")
+    count = min(x for x in (there, batches) if x is not None)
+    if count < 2:
+        raise ValueError(f"data: expected at least 2 batches, got {count}")
+
+    def full() -> Iterator[Batch]:
+        return map(_checked, data)
+
+    return Batches(
+        count, None, there or count, None, "as they come",
+        lambda: itertools.islice(map(_checked, data), count), full,
+    )  # fmt: skip
+
+
+def numbers(sampling: Sampling, count: int, batch_size: int, batches: int, seed: int) -> Iterator[Numbers]:
+    """Draw the examples of each batch.
+
+    Parameters
+    ----------
+    sampling : {"shuffle", "replacement", "in order"}
+    count : int
+        Examples.
+    batch_size, batches, seed : int
+    """
+    rng = np.random.default_rng(seed)
+    whole = count // batch_size
+    order = np.arange(count)
+    for i in range(batches):
+        if sampling == "replacement":
+            yield rng.integers(0, count, batch_size)
+            continue
+        if sampling == "shuffle" and i % whole == 0:
+            order = rng.permutation(count)
+        begin = (i % whole) * batch_size
+        yield order[begin : begin + batch_size]
+
+
+class _Examples:
+    """Data of which any examples can be taken."""
+
+    def __init__(self, data: Any) -> None:
+        self._data = data
+        self._tensors = _is_pair(data)
+        if self._tensors and len(data[0]) != len(data[1]):
+            raise ValueError(
+                f"data: expected as many inputs as targets, got {len(data[0])} and {len(data[1])}"
+            )
+        self.count = len(data[0]) if self._tensors else len(data)
+
+    def take(self, index: Numbers) -> Batch:
+        """Collect the examples of these numbers."""
+        if self._tensors:
+            inputs, targets = self._data
+            at = torch.from_numpy(index)
+            return Batch(inputs[at.to(inputs.device)], targets[at.to(targets.device)], len(index))
+        from torch.utils.data import default_collate
+
+        return _checked(default_collate([self._data[int(i)] for i in index]), len(index))
+
+
+def _checked(batch: Any, size: int | None = None) -> Batch:
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        raise TypeError(f"data: expected batches of (inputs, targets), got {type(batch).__name__}")
+    inputs, targets = batch
+    if size is None:
+        counted = targets if isinstance(targets, Tensor) and targets.ndim else inputs
+        size = len(counted)
+    return Batch(inputs, targets, size)
+
+
+def _is_pair(data: Any) -> bool:
+    return (
+        isinstance(data, (tuple, list))
+        and len(data) == 2
+        and all(isinstance(part, Tensor) and part.ndim > 0 for part in data)
+    )
+
+
+def _is_indexable(data: Any) -> bool:
+    """Whether it is a data set; lists and tuples are of ready batches, and loaders have no index."""
+    return hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, (list, tuple))
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, (list, tuple)):
+        moved = [_moved(part, device) for part in value]
+        return type(value)(*moved) if hasattr(value, "_fields") else type(value)(moved)
+    if isinstance(value, dict):
+        return {key: _moved(part, device) for key, part in value.items()}
+    return value

@@ -1,0 +1,269 @@
+"""Minibatch gradients of a model whose parameters stay as they are: the protocol of the published studies."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gradtail.build import build_info
+from gradtail.estimators.structure import ColumnTests
+from gradtail.stream import GradientStream
+from gradtail.torch.batches import Batch, Batches, Sampling, batches_of
+from gradtail.torch.collection import GradientCollection, Kind
+from gradtail.torch.countdown import Countdown
+from gradtail.torch.frozen import Frozen, Mode
+from gradtail.torch.interrupts import Interrupts
+from gradtail.torch.parameters import Filter, Named, watched_parameters
+
+Loss = Callable[[Any, Any], Tensor]
+
+BITS = 7
+"""Of the histograms: so fine that the tests of a tail lose nothing to bins."""
+
+_BUCKETS_A_BATCH = 8
+_LEAST_SKETCH, _LARGEST_SKETCH = 4096, 65536
+_FEWEST = 2
+
+
+def collect_gradients(
+    model: nn.Module,
+    loss: Loss,
+    data: Any,
+    batches: int | None = None,
+    batch_size: int | None = None,
+    *,
+    sampling: Sampling = "shuffle",
+    centre: bool = True,
+    exact: bool = False,
+    params: Filter | None = None,
+    top: int = 1000,
+    mode: Mode | None = None,
+    seed: int = 0,
+    sketch: int | None = None,
+    tracks: int = 4096,
+    coordinates: Literal["auto", "dense"] | int | None = "dense",
+    progress: bool | None = None,
+) -> GradientCollection:
+    """Stream the gradients of many minibatches at fixed parameters.
+
+    Parameters
+    ----------
+    model : nn.Module
+        As it was afterwards, bit for bit: parameters, buffers, gradients, modes; random states of torch,
+        NumPy and Python too.
+    loss : callable
+        Of the model's output and the target; the mean over the batch.
+    data : pair of tensors, indexable data set, or iterable of batches
+        ``(inputs, targets)`` of equal length; something with ``len`` and indexing to an ``(input, target)``;
+        or an iterable of ready ``(inputs, targets)`` batches, taken in order.
+    batches : int, optional
+        How many, T; of ready batches at most so many, by default all.
+    batch_size : int, optional
+        Examples of each, B; not for ready batches.
+    sampling : {"shuffle", "replacement", "in order"}
+        Disjoint batches of a new permutation for every epoch; every example drawn independently; or
+        disjoint batches in the order of the data. Of epochs the rest that fills no batch is left out. Not
+        for ready batches.
+    centre : bool
+        Take the full-batch gradient in a pass of its own, and stream the noise, which is each gradient less
+        the full one, as well.
+    exact : bool
+        Keep the gradients themselves too: 4 T n bytes, twice that with noise, for comparison on small models.
+    params : filter, optional
+        Which parameters, as for :class:`Monitor`; those that require no gradient are left out.
+    top : int
+        Largest magnitudes that a power law is held against in each batch.
+    mode : {"train", "eval"}, optional
+        What the model is set to meanwhile; default: as it is.
+    seed : int
+        Of the sampling, of dropout, and of the hashes of the streams.
+    sketch : int, optional
+        Buckets; default: 8 a batch, as the whole of a spectrum asks for, from 4,096 to 65,536.
+    tracks, coordinates
+        As for :class:`gradtail.GradientStream`: parameters followed batch by batch, and those with moments
+        over the batches, by default all.
+    progress : bool, optional
+        Say how far it is on the standard error stream; default: on a terminal.
+
+    Returns
+    -------
+    GradientCollection
+
+    Raises
+    ------
+    TypeError, ValueError
+        Arguments that are none of these or do not go together, data too short for a batch, or a loss that
+        is no finite scalar.
+    KeyboardInterrupt
+        Ctrl-C before the second batch; later it ends the collection early, and what was gathered is returned.
+
+    Notes
+    -----
+    Xie et al., "On the Overlooked Structure of Stochastic Gradients" (2023): the gradient matrix G of
+    n parameters by T batches, tested by columns and by rows. Nothing of its size is kept. Time is that of
+    T + N / B gradients and two passes over each; memory is a few times the parameters (their copy, the
+    full gradient, moments of every coordinate) and T sketches.
+
+    In training mode batch normalisation makes the gradient of an example depend on its batch, so that the
+    full-batch gradient, taken in batches of ``batch_size``, is no mean of them.
+
+    Examples
+    --------
+    >>> x, y = torch.randn(64, 5), torch.randn(64, 1)
+    >>> model = nn.Linear(5, 1)
+    >>> found = collect_gradients(model, nn.functional.mse_loss, (x, y), 30, 8)
+    >>> found.gradients.steps, found.noise.steps, found.full["bias"].shape
+    (30, 30, torch.Size([1]))
+    """
+    source = batches_of(data, batches, batch_size, sampling, centre, seed)
+    named = [(name, p) for name, p in watched_parameters(model, params) if p.requires_grad]
+    if not named:
+        raise ValueError("model: expected parameters that require a gradient, got none")
+    if not callable(loss):
+        raise TypeError(f"loss: expected a callable, got {type(loss).__name__}")
+    if isinstance(top, bool) or not isinstance(top, int) or top < 3:
+        raise ValueError(f"top: expected an int of at least 3, got {top!r}")
+    if mode not in (None, "train", "eval"):
+        raise ValueError(f"mode: expected None, 'train' or 'eval', got {mode!r}")
+    run = _Run(model, loss, named, source, exact=exact, top=top)
+    run.open(centre, sketch, tracks, coordinates, seed)
+    began = time.perf_counter()
+    with Frozen(model, mode, seed), torch.enable_grad(), Interrupts() as interrupts:
+        if centre:
+            run.take_full(Countdown("full gradient", source.in_full, progress), interrupts)
+        torch.manual_seed(seed)
+        run.take_all(Countdown("gradients", source.count, progress), interrupts)
+        training = model.training
+    if interrupts.stopped and run.done < _FEWEST:
+        raise KeyboardInterrupt
+    provenance = {
+        "batches": run.done, "asked_for": source.count, "batch_size": source.batch_size,
+        "examples": source.examples, "sampling": source.sampling, "centre": centre,
+        "mode": "train" if training else "eval", "seed": seed, "parameters": run.elements,
+        "dtype": sorted({str(p.dtype).removeprefix("torch.") for _, p in named}),
+        "device": sorted({str(p.device) for _, p in named}), "top": top, "cutoff": "rank", "level": 0.05,
+        "sketch": run.sketch, "tracks": tracks, "coordinates": coordinates, "bits": BITS, "exact": exact,
+        "seconds": time.perf_counter() - began, "torch": torch.__version__, "numpy": np.__version__,
+        "gradtail": build_info()["version"], "backend": run.streams["gradient"].backend,
+        "model": type(model).__name__, "loss": getattr(loss, "__name__", type(loss).__name__),
+    }  # fmt: skip
+    return GradientCollection(
+        run.streams["gradient"], run.streams.get("noise"), run.full, run.done, interrupts.stopped, provenance,
+        run.columns, {kind: matrix[: run.done] for kind, matrix in run.matrices.items()},
+    )  # fmt: skip
+
+
+class _Run:
+    """One collection while it goes on."""
+
+    def __init__(
+        self, model: nn.Module, loss: Loss, named: list[Named], source: Batches, *, exact: bool, top: int
+    ) -> None:
+        self._model, self._loss, self._source, self._exact, self._top = model, loss, source, exact, top
+        self._names = [name for name, _ in named]
+        self._parameters = [p for _, p in named]
+        self._device = self._parameters[0].device
+        self.elements = sum(p.numel() for p in self._parameters)
+        self.streams: dict[Kind, GradientStream] = {}
+        self.columns: dict[tuple[Kind, str | None], ColumnTests] = {}
+        self.matrices: dict[Kind, np.ndarray[Any, np.dtype[np.float32]]] = {}
+        self.full: dict[str, Tensor] | None = None
+        self.done = 0
+        self.sketch = 0
+
+    def open(
+        self,
+        centre: bool,
+        sketch: int | None,
+        tracks: int,
+        coordinates: Literal["auto", "dense"] | int | None,
+        seed: int,
+    ) -> None:
+        """Make the streams and all that is kept."""
+        window = self._source.count
+        if sketch is None:
+            wanted = 1 << max(_BUCKETS_A_BATCH * window - 1, 1).bit_length()
+            sketch = min(max(wanted, _LEAST_SKETCH), _LARGEST_SKETCH)
+        self.sketch = sketch
+        kinds: list[Kind] = ["gradient", "noise"] if centre else ["gradient"]
+        sizes = {name: p.numel() for name, p in zip(self._names, self._parameters, strict=True)}
+        memory = _memory(window, sketch, tracks, self.elements, len(sizes))
+        for kind in kinds:
+            stream = GradientStream(
+                bits=BITS, window=window, sketch=sketch, tracks=tracks, coordinates=coordinates, seed=seed,
+                history=max(window, 16), memory=memory,
+            )  # fmt: skip
+            stream.declare(sizes)
+            self.streams[kind] = stream
+            for group in (None, *self._names):
+                self.columns[kind, group] = ColumnTests(kind, self._top)
+            if self._exact:
+                self.matrices[kind] = np.empty((window, self.elements), np.float32)
+
+    def take_full(self, progress: Countdown, interrupts: Interrupts) -> None:
+        """Take the full-batch gradient, in batches weighted by their sizes."""
+        total = [torch.zeros_like(p, dtype=torch.float64) for p in self._parameters]
+        examples = 0
+        with progress:
+            for batch in self._source.full():
+                if interrupts.stopped:
+                    raise KeyboardInterrupt
+                for sum_, gradient in zip(total, self._gradients(batch), strict=True):
+                    if gradient is not None:
+                        sum_ += batch.size * gradient.double()
+                examples += batch.size
+                progress.advance()
+        self.full = {name: sum_ / examples for name, sum_ in zip(self._names, total, strict=True)}
+
+    def take_all(self, progress: Countdown, interrupts: Interrupts) -> None:
+        """Take the gradient of every batch."""
+        full = None
+        if self.full is not None:
+            full = [g.to(p.dtype) for g, p in zip(self.full.values(), self._parameters, strict=True)]
+        with progress:
+            for batch in self._source:
+                if interrupts.stopped:
+                    return
+                found = self._gradients(batch)
+                self._observe("gradient", found)
+                if full is not None:
+                    noise = [None if g is None else g - whole for g, whole in zip(found, full, strict=True)]
+                    self._observe("noise", noise)
+                self.done += 1
+                progress.advance()
+
+    def _gradients(self, batch: Batch) -> list[Tensor | None]:
+        inputs, targets = batch.to(self._device)
+        value = self._loss(self._model(inputs), targets)
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            shown = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"loss: expected a scalar tensor, the mean over the batch, got {shown}")
+        return list(torch.autograd.grad(value, self._parameters, allow_unused=True))
+
+    def _observe(self, kind: Kind, gradients: list[Tensor | None]) -> None:
+        stream = self.streams[kind]
+        there = {name: g.detach() for name, g in zip(self._names, gradients, strict=True) if g is not None}
+        stream.update(there, step=self.done)
+        self.columns[kind, None].add(stream.summary(steps="newest"))
+        for name in there:
+            self.columns[kind, name].add(stream.summary(name, "newest"))
+        if self._exact:
+            row, begin = self.matrices[kind][self.done], 0
+            for name, p in zip(self._names, self._parameters, strict=True):
+                values = there[name].float().cpu().numpy().reshape(-1) if name in there else np.nan
+                row[begin : begin + p.numel()] = values
+                begin += p.numel()
+
+
+def _memory(window: int, sketch: int, tracks: int, elements: int, groups: int) -> int:
+    """Bound what a stream may take, with room: rings of float64, moments of all coordinates, histograms."""
+    rings = 2 * window * (8 * sketch + 5 * tracks) + 2 * 64 * 8 * 128 * groups
+    return int(rings + 64 * elements + groups * 4 * 8 * (1 << (9 + BITS)) * (2 + math.log2(window + 2))) + (
+        256 << 20
+    )

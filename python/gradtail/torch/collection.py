@@ -1,0 +1,171 @@
+"""What a look at a model with fixed parameters gives: gradients, their noise, and tests of both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from gradtail.estimators.normality import NormalityTests
+from gradtail.estimators.spectrum import CovarianceSpectrum, covariance_spectrum
+from gradtail.estimators.structure import ColumnTests, RowTest, Structure, all_rows, rows
+from gradtail.stream import GradientStream
+
+Kind: TypeAlias = Literal["gradient", "noise"]
+
+
+@dataclass(frozen=True, repr=False)
+class GradientCollection:
+    """Minibatch gradients at fixed parameters, as streams; see :func:`collect_gradients`.
+
+    Attributes
+    ----------
+    gradients : GradientStream
+        Of the minibatch gradients; step t is batch t.
+    noise : GradientStream or None
+        Of each less the full-batch gradient; None without ``centre``.
+    full : dict of str to Tensor, or None
+        The full-batch gradient, float64, on the device of the parameters.
+    batches : int
+        Gathered.
+    interrupted : bool
+        Whether Ctrl-C came before all were.
+    provenance : dict
+        Everything that the numbers depend on: batches, batch size, sampling, centring, mode, seed, dtypes,
+        sizes, cutoff rule, versions.
+    """
+
+    gradients: GradientStream
+    noise: GradientStream | None
+    full: dict[str, Tensor] | None
+    batches: int
+    interrupted: bool
+    provenance: dict[str, Any]
+    _columns: Mapping[tuple[Kind, str | None], ColumnTests] = field(default_factory=dict)
+    _matrices: Mapping[Kind, npt.NDArray[np.float32]] = field(default_factory=dict)
+
+    def stream(self, kind: Kind = "gradient") -> GradientStream:
+        """Return the stream of gradients or of noise.
+
+        Raises
+        ------
+        ValueError
+            Another kind, or noise that was not collected.
+        """
+        if kind == "gradient":
+            return self.gradients
+        if kind != "noise":
+            raise ValueError(f"kind: expected 'gradient' or 'noise', got {kind!r}")
+        if self.noise is None:
+            raise ValueError("kind: expected 'gradient', as centre=False has kept no noise, got 'noise'")
+        return self.noise
+
+    def dimension_wise(self, kind: Kind = "gradient", group: str | None = None) -> Structure:
+        """Return the tests across parameters: one vector a batch.
+
+        Parameters
+        ----------
+        kind : {"gradient", "noise"}
+        group : str, optional
+            A parameter; None is the whole model.
+
+        Raises
+        ------
+        ValueError
+            No such kind or parameter.
+        """
+        self.stream(kind)
+        found = self._columns.get((kind, group))
+        if found is None:
+            raise ValueError(f"group: expected the name of a parameter, got {group!r}")
+        return found.result()
+
+    def iteration_wise(
+        self,
+        kind: Kind = "gradient",
+        names: list[str] | None = None,
+        *,
+        test: RowTest = "dagostino",
+        top: int = 1000,
+    ) -> Structure:
+        """Test the tracked parameters across batches: one vector each.
+
+        Parameters
+        ----------
+        kind : {"gradient", "noise"}
+        names : list of str, optional
+            Of parameters; None is all.
+        test, top
+            As for :func:`gradtail.estimators.structure.rows`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            No such kind or name.
+        """
+        return rows(self.stream(kind).tracks(names), kind, test, top)
+
+    def all_coordinates(self, kind: Kind = "gradient", names: list[str] | None = None) -> NormalityTests:
+        """Test every coordinate that moments are kept of (all, unless asked otherwise) by Jarque-Bera.
+
+        Raises
+        ------
+        ValueError
+            No such kind or name.
+        """
+        stream = self.stream(kind)
+        return all_rows([stream.coordinates(name) for name in names or stream.names])
+
+    def spectrum(
+        self, kind: Kind = "gradient", *, centred: bool = True, top: int | None = None, exact: bool = False
+    ) -> CovarianceSpectrum:
+        """Estimate the spectrum of the covariance over batches.
+
+        Parameters
+        ----------
+        kind : {"gradient", "noise"}
+        centred : bool
+            About the mean of the batches; else the second moment, which for noise is about the full gradient.
+        top : int, optional
+        exact : bool
+            From the gradients themselves, where ``exact=True`` has kept them, by their T x T Gram matrix.
+
+        Raises
+        ------
+        ValueError
+            No such kind; as many eigenvalues as batches or more; gradients that were not kept.
+        """
+        stream = self.stream(kind)
+        if top is not None and top >= self.batches:
+            raise ValueError(f"top: expected fewer than the {self.batches} batches, got {top}")
+        if exact:
+            return covariance_spectrum(self.matrix(kind), centred=centred, top=top)
+        return stream.spectrum(centred=centred, top=top)
+
+    def matrix(self, kind: Kind = "gradient") -> npt.NDArray[np.float32]:
+        """Return the gradients themselves, shape (batches, parameters), in the order of the stream's names.
+
+        Raises
+        ------
+        ValueError
+            They were not kept (``exact=True`` keeps them), or no such kind.
+        """
+        self.stream(kind)
+        if kind not in self._matrices:
+            raise ValueError("kind: expected gradients collected with exact=True, got a stream alone")
+        return self._matrices[kind]
+
+    def __repr__(self) -> str:
+        cut = ", interrupted" if self.interrupted else ""
+        return f"GradientCollection({self.batches} batches of {self.provenance['batch_size']}{cut})"
+
+    def __str__(self) -> str:
+        lines = [repr(self)]
+        for kind in ("gradient", "noise"):
+            if kind == "gradient" or self.noise is not None:
+                lines += [str(self.dimension_wise(kind)), str(self.iteration_wise(kind))]
+        return "\n".join(lines)

@@ -1,0 +1,75 @@
+"""How far a long piece of work is, and when it will be done, on the standard error stream."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TextIO
+
+_LINES = 10  # where there is no terminal
+_EVERY = 0.2  # seconds, where there is one
+
+
+class Countdown:
+    """Says ``12/400, 0:31 left`` on one line that is rewritten, or on a few lines where it cannot be.
+
+    Parameters
+    ----------
+    label : str
+    total : int
+        Pieces of work.
+    shown : bool, optional
+        None shows it on a terminal alone.
+    """
+
+    def __init__(self, label: str, total: int, shown: bool | None = None) -> None:
+        self._label, self._total, self._done = label, total, 0
+        self._stream: TextIO = sys.stderr
+        self._terminal = bool(getattr(self._stream, "isatty", lambda: False)())
+        self._shown = self._terminal if shown is None else shown
+        self._began = self._last = time.perf_counter()
+
+    def __enter__(self) -> Countdown:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._shown and self._terminal and self._done:
+            self._stream.write("\n")
+
+    def advance(self) -> None:
+        """Count one piece."""
+        self._done += 1
+        if not self._shown:
+            return
+        now, last = time.perf_counter(), self._done == self._total
+        if self._terminal:
+            if last or now - self._last >= _EVERY:
+                self._stream.write(f"\r{self.text(now)}\x1b[K")
+                self._stream.flush()
+                self._last = now
+        elif last or self._done * _LINES // self._total > (self._done - 1) * _LINES // self._total:
+            self._stream.write(f"{self.text(now)}\n")
+            self._stream.flush()
+
+    def text(self, now: float) -> str:
+        """Say how far it is."""
+        if self._done == self._total:
+            return f"{self._label}: {self._total} done in {clock(now - self._began)}"
+        left = (now - self._began) / self._done * (self._total - self._done)
+        return f"{self._label}: {self._done}/{self._total}, {clock(left)} left"
+
+
+def clock(seconds: float) -> str:
+    """Write a duration.
+
+    Examples
+    --------
+    >>> clock(7.4), clock(125), clock(7325)
+    ('0:07', '2:05', '2:02:05')
+    """
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,390 @@
+"""Gradients at fixed parameters: what is collected, and that the model is as it was."""
+
+import math
+import random
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs torch (the extra gradtail[torch])")
+
+from torch import nn  # noqa: E402
+from torch.utils.data import DataLoader, Dataset  # noqa: E402
+
+from gradtail import powerlaw  # noqa: E402
+from gradtail.torch import collect_gradients  # noqa: E402
+from gradtail.torch import interrupts as interrupts_module  # noqa: E402
+from gradtail.torch.batches import numbers  # noqa: E402
+
+mse = nn.functional.mse_loss
+
+
+def regression(n=60, d=4, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, d, generator=generator)
+    y = x @ torch.randn(d, 1, generator=generator) + torch.randn(n, 1, generator=generator)
+    torch.manual_seed(seed)
+    return nn.Linear(d, 1), (x, y)
+
+
+def each_gradient(model, x, y):
+    """Gradient of every example, by hand."""
+    with torch.no_grad():
+        residual = 2 * (model(x) - y)
+        return torch.cat([residual * x, residual], dim=1).double().numpy()
+
+
+def in_order(found, collection):
+    return np.concatenate([np.asarray(found[name]).reshape(-1) for name in collection.gradients.names])
+
+
+# What is collected.
+
+
+def test_covariance_of_minibatches_of_a_linear_regression():
+    """C = (E gg' - LL') / B for examples drawn with replacement, and the mean of the columns is L."""
+    model, (x, y) = regression()
+    each = each_gradient(model, x, y)
+    full = each.mean(axis=0)
+    t, b = 2000, 5
+    found = collect_gradients(
+        model, mse, (x, y), t, b, sampling="replacement", exact=True, tracks=0, sketch=0
+    )
+    columns = found.matrix().astype(np.float64)
+    assert in_order(found.full, found) == pytest.approx(full, abs=1e-6)
+    truth = (each.T @ each / len(each) - np.outer(full, full)) / b
+    spread = np.sqrt(np.diag(truth))
+    assert np.abs(columns.mean(axis=0) - full).max() < 4.5 * (spread / math.sqrt(t)).max()
+    error = (np.cov(columns.T) - truth) / np.outer(spread, spread) * math.sqrt(t)
+    assert np.abs(error).max() < 8  # entries have errors of one to two, by the fourth moments
+    noise = found.matrix("noise")
+    assert noise == pytest.approx(columns - full, abs=1e-5)
+
+
+def test_shuffled_epochs_add_up_to_the_full_gradient():
+    model, data = regression()
+    found = collect_gradients(model, mse, data, 24, 5, exact=True)
+    epochs = found.matrix().reshape(2, 12, -1).mean(axis=1)
+    assert epochs == pytest.approx(np.tile(in_order(found.full, found), (2, 1)), abs=1e-5)
+    assert found.matrix("noise").reshape(2, 12, -1).sum(axis=1) == pytest.approx(0, abs=1e-4)
+    again = collect_gradients(model, mse, data, 24, 5, exact=True)
+    assert (again.matrix() == found.matrix()).all()
+    other = collect_gradients(model, mse, data, 24, 5, exact=True, seed=1)
+    assert not np.allclose(other.matrix(), found.matrix())
+
+
+def test_batches_in_order_come_again():
+    model, (x, y) = regression(n=33)
+    found = collect_gradients(model, mse, (x, y), 12, 8, sampling="in order", exact=True)
+    each = each_gradient(model, x, y)
+    expected = [each[8 * (i % 4) : 8 * (i % 4) + 8].mean(axis=0) for i in range(12)]
+    assert found.matrix() == pytest.approx(np.array(expected), abs=1e-5)
+
+
+@pytest.mark.parametrize("sampling", ["shuffle", "replacement", "in order"])
+def test_who_is_in_each_batch(sampling):
+    drawn = list(numbers(sampling, 23, 5, 40, seed=3))
+    assert all(index.shape == (5,) and index.min() >= 0 and index.max() < 23 for index in drawn)
+    epochs = np.array(drawn).reshape(10, 20)
+    if sampling == "replacement":
+        counts = np.bincount(epochs.reshape(-1), minlength=23)
+        assert ((counts - 200 / 23) ** 2 / (200 / 23)).sum() < 50  # chi-square of 22 degrees
+        assert any(len(set(epoch)) < 20 for epoch in epochs.tolist())
+        return
+    assert all(len(set(epoch)) == 20 for epoch in epochs.tolist())
+    assert len({tuple(epoch) for epoch in epochs.tolist()}) == (10 if sampling == "shuffle" else 1)
+
+
+class Squares(Dataset):
+    def __init__(self, x, y):
+        self.x, self.y = x, y
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, i):
+        return self.x[i], self.y[i]
+
+
+def test_data_in_every_form():
+    model, (x, y) = regression(n=40)
+    pair = collect_gradients(model, mse, (x, y), 5, 8, sampling="in order", exact=True)
+    batches = [(x[i : i + 8], y[i : i + 8]) for i in range(0, 40, 8)]
+    forms = {
+        "data set": lambda: collect_gradients(
+            model, mse, Squares(x, y), 5, 8, sampling="in order", exact=True
+        ),
+        "list of batches": lambda: collect_gradients(model, mse, batches, exact=True),
+        "loader": lambda: collect_gradients(model, mse, DataLoader(Squares(x, y), batch_size=8), exact=True),
+    }
+    for form, collect in forms.items():
+        found = collect()
+        assert found.matrix() == pytest.approx(pair.matrix(), abs=1e-7), form
+        assert found.matrix("noise") == pytest.approx(pair.matrix("noise"), abs=1e-7), form
+    once = collect_gradients(model, mse, iter(batches), 4, centre=False, exact=True)
+    assert once.matrix() == pytest.approx(pair.matrix()[:4], abs=1e-7)
+    assert (once.noise, once.full, once.batches) == (None, None, 4)
+    unequal = collect_gradients(model, mse, [(x[:30], y[:30]), (x[30:], y[30:])])
+    assert in_order(unequal.full, unequal) == pytest.approx(in_order(pair.full, pair), abs=1e-6)
+
+
+def test_some_parameters():
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 1))
+    model[0].bias.requires_grad_(False)
+    _, data = regression()
+    found = collect_gradients(model, mse, data, 4, 8)
+    assert found.gradients.names == ["0.weight", "1.weight", "1.bias"]
+    assert not model[0].bias.requires_grad
+    only = collect_gradients(model, mse, data, 4, 8, params=r"^1\.")
+    assert only.gradients.names == ["1.weight", "1.bias"]
+    assert only.provenance["parameters"] == 4
+
+
+def test_provenance_holds_what_the_numbers_depend_on():
+    model, data = regression()
+    known = collect_gradients(model, mse, data, 4, 8, sampling="replacement", seed=7, mode="eval").provenance
+    expected = {
+        "batches": 4, "batch_size": 8, "examples": 60, "sampling": "replacement", "centre": True,
+        "mode": "eval", "seed": 7, "parameters": 5, "dtype": ["float32"], "top": 1000, "cutoff": "rank",
+        "level": 0.05, "model": "Linear", "loss": "mse_loss",
+    }  # fmt: skip
+    assert {name: known[name] for name in expected} == expected
+    assert {"torch", "numpy", "gradtail", "backend", "seconds", "sketch", "bits"} <= set(known)
+
+
+# The model is as it was.
+
+
+def everything(model):
+    return (
+        {name: value.clone() for name, value in model.state_dict().items()},
+        [None if p.grad is None else p.grad.clone() for p in model.parameters()],
+        [module.training for module in model.modules()],
+        torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate(),  # noqa: NPY002
+    )  # fmt: skip
+
+
+def same(a, b):
+    states, grads, modes, *rng = a
+    states_, grads_, modes_, *rng_ = b
+    assert states.keys() == states_.keys()
+    assert all(torch.equal(states[name], states_[name]) for name in states)
+    assert all((x is None and y is None) or torch.equal(x, y) for x, y in zip(grads, grads_, strict=True))
+    assert modes == modes_
+    assert torch.equal(rng[0], rng_[0])
+    assert (rng[1] == rng_[1]).all()
+    assert rng[2] == rng_[2]
+
+
+def odd_model():
+    torch.manual_seed(1)
+    model = nn.Sequential(
+        nn.Linear(4, 6),
+        nn.BatchNorm1d(6),
+        nn.Dropout(0.5),
+        nn.utils.parametrizations.spectral_norm(nn.Linear(6, 1)),
+    )
+    model[1].eval()
+    model[0].weight.grad = torch.ones(6, 4)
+    return model
+
+
+class Noisy(Squares):
+    def __getitem__(self, i):
+        return self.x[i] + 0.1 * np.random.rand() + 0.1 * random.random() + torch.rand(1), self.y[i]  # noqa: NPY002
+
+
+@pytest.mark.parametrize("mode", [None, "train", "eval"])
+def test_the_model_is_as_it_was(mode):
+    model, (_, data) = odd_model(), regression()
+    before, grad, buffer = everything(model), model[0].weight.grad, model[1].running_mean
+    for centre in (False, True):
+        collect_gradients(model, mse, Noisy(*data), 6, 8, mode=mode, centre=centre)
+        same(before, everything(model))
+    assert model[0].weight.grad is grad
+    assert model[1].running_mean is buffer
+
+
+def test_the_model_is_as_it_was_after_an_error():
+    model, (_, data) = odd_model(), regression()
+    before, calls = everything(model), []
+
+    def loss(output, target):
+        calls.append(1)
+        if len(calls) == 11:
+            raise RuntimeError("from the loss")
+        return mse(output, target)
+
+    with pytest.raises(RuntimeError, match="from the loss"):
+        collect_gradients(model, loss, data, 6, 8, mode="train")
+    same(before, everything(model))
+
+
+def test_the_mode_matters_where_it_should():
+    model, data = nn.Sequential(nn.Linear(4, 64), nn.Dropout(0.5), nn.Linear(64, 1)), regression()[1]
+    fixed, dropped = (
+        collect_gradients(model, mse, [data] * 6, centre=False, exact=True, mode=mode).matrix()
+        for mode in ("eval", "train")
+    )
+    assert (fixed == fixed[0]).all()
+    assert not (dropped == dropped[0]).all()
+
+
+# Ctrl-C.
+
+
+def stop_after(monkeypatch, batches):
+    class Stopping(interrupts_module.Interrupts):
+        asked = 0
+
+        @property
+        def stopped(self):
+            self.asked += 1
+            return self.asked > batches
+
+        @stopped.setter
+        def stopped(self, value):
+            pass
+
+    monkeypatch.setattr("gradtail.torch.collect.Interrupts", Stopping)
+
+
+def test_ctrl_c_keeps_what_was_gathered(monkeypatch):
+    model, data = regression()
+    whole = collect_gradients(model, mse, data, 6, 8, centre=False, exact=True)
+    stop_after(monkeypatch, 3)
+    found = collect_gradients(model, mse, data, 6, 8, centre=False, exact=True)
+    assert (found.batches, found.interrupted, found.gradients.steps) == (3, True, 3)
+    assert (found.matrix() == whole.matrix()[:3]).all()
+    assert "interrupted" in repr(found)
+    assert (found.provenance["batches"], found.provenance["asked_for"]) == (3, 6)
+
+
+def test_ctrl_c_before_there_is_anything_leaves_the_model_as_it_was(monkeypatch):
+    model, (_, data) = odd_model(), regression()
+    before = everything(model)
+    for batches in (0, 1, 5, 9):
+        stop_after(monkeypatch, batches)
+        with pytest.raises(KeyboardInterrupt):
+            collect_gradients(model, mse, data, 6, 8, mode="train")
+        same(before, everything(model))
+
+
+# Tests of columns and rows.
+
+
+@pytest.fixture(scope="module")
+def net():
+    torch.manual_seed(2)
+    x, y = torch.randn(600, 30), torch.randint(0, 10, (600,))
+    model = nn.Sequential(nn.Linear(30, 120), nn.ReLU(), nn.Linear(120, 10))
+    return collect_gradients(model, nn.functional.cross_entropy, (x, y), 120, 20, exact=True, top=200)
+
+
+@pytest.mark.parametrize("kind", ["gradient", "noise"])
+def test_columns_are_tested_as_they_come(net, kind):
+    found = net.dimension_wise(kind)
+    columns = net.matrix(kind)
+    raw = [powerlaw.fit(column, top=200) for column in columns]
+    assert found.ks == pytest.approx([one.ks for one in raw], abs=0.02)
+    assert found.exponent == pytest.approx([one.exponent for one in raw], rel=0.02)
+    assert found.mean_ks == pytest.approx(np.mean([one.ks for one in raw]), abs=0.003)
+    assert found.power_law_rate.value == pytest.approx(
+        np.mean([one.ks < one.critical() for one in raw]), abs=0.06
+    )
+    assert found.power_law_rate.hits <= found.printed_power_law_rate.hits
+    assert (found.of, found.gaussian_rate.tested) == ("columns", 120)
+    part = net.dimension_wise(kind, "2.weight")
+    assert part.ks.shape == (120,)
+    assert (part.n_tail[np.isfinite(part.ks)] < 200).all()  # a tenth of 1,200
+    assert np.isnan(net.dimension_wise(kind, "2.bias").ks).all()  # ten values are too few
+
+
+def test_rows_are_the_tracked_coordinates(net):
+    found = net.iteration_wise("noise", top=50)
+    tracks = net.noise.tracks()
+    assert found.pvalue.shape == (len(tracks.index),)
+    matrix = dict(zip(net.noise.names, np.split(net.matrix("noise"), np.cumsum(
+        [net.noise.sizes[name] for name in net.noise.names])[:-1], axis=1), strict=True))  # fmt: skip
+    for i in range(0, len(tracks.index), 97):
+        row = matrix[str(tracks.names[i])][:, tracks.index[i]]
+        assert (tracks.values[:, i] == row).all()
+        if np.isfinite(found.ks[i]):
+            raw = powerlaw.fit(row, top=50)
+            assert (found.ks[i], found.exponent[i]) == (pytest.approx(raw.ks), pytest.approx(raw.exponent))
+            assert found.critical[i] == pytest.approx(raw.critical())
+    everything = net.all_coordinates("noise")
+    assert everything.pvalue.size + 0 == net.provenance["parameters"]
+    assert len(net.iteration_wise("noise", ["0.bias"]).pvalue) < found.pvalue.size
+    assert "across steps, of one parameter" in str(found)
+
+
+def test_spectra_with_and_without_sketches(net):
+    sketched, exact = net.spectrum("noise", top=10), net.spectrum("noise", top=10, exact=True)
+    assert sketched.eigenvalues == pytest.approx(exact.eigenvalues, rel=0.15)
+    dense = np.linalg.eigvalsh(np.cov(net.matrix("noise").T.astype(np.float64)))[::-1]
+    assert exact.eigenvalues == pytest.approx(dense[:10], rel=1e-5)
+    with pytest.raises(ValueError, match="top: expected fewer than the 120 batches, got 120"):
+        net.spectrum("noise", top=120)
+
+
+def test_what_was_not_collected_is_refused(net):
+    model, data = regression()
+    bare = collect_gradients(model, mse, data, 4, 8, centre=False)
+    with pytest.raises(ValueError, match="kind: expected 'gradient', as centre=False has kept no noise"):
+        bare.dimension_wise("noise")
+    with pytest.raises(ValueError, match="kind: expected gradients collected with exact=True"):
+        bare.matrix()
+    with pytest.raises(ValueError, match="kind: expected 'gradient' or 'noise', got 'both'"):
+        net.iteration_wise("both")
+    with pytest.raises(ValueError, match="group: expected the name of a parameter, got 'x'"):
+        net.dimension_wise(group="x")
+    assert "gradient across parameters" in str(net)
+    assert str(bare).startswith("GradientCollection(4 batches of 8)")
+
+
+# Refusals.
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"sampling": "random"}, ValueError, "sampling: expected one of 'shuffle', 'replacement'"),
+        ({"batches": None}, ValueError, "batches: expected an int for data that is not in batches, got None"),
+        ({"batch_size": None}, ValueError, "batch_size: expected an int for data that is not in batches"),
+        ({"batches": 1}, ValueError, "batches: expected at least 2, got 1"),
+        ({"batches": 2.0}, TypeError, "batches: expected an int, got float"),
+        ({"batch_size": 0}, ValueError, "batch_size: expected at least 1, got 0"),
+        ({"batch_size": 61}, ValueError, "data: expected at least 61 examples for a batch, got 60"),
+        ({"mode": "test"}, ValueError, "mode: expected None, 'train' or 'eval', got 'test'"),
+        ({"top": 2}, ValueError, "top: expected an int of at least 3, got 2"),
+        ({"loss": "mse"}, TypeError, "loss: expected a callable, got str"),
+        ({"loss": lambda o, t: o - t}, ValueError, "loss: expected a scalar tensor, the mean over"),
+        ({"loss": lambda o, t: 1.0}, ValueError, "loss: expected a scalar tensor, .* got float"),
+        ({"model": 3}, TypeError, "model: expected a torch.nn.Module, got int"),
+        ({"model": nn.ReLU()}, ValueError, "model: expected parameters that require a gradient, got none"),
+        ({"data": 3}, TypeError, "data: expected a pair of tensors, an indexable data set or an iterable"),
+        ({"data": (torch.ones(3, 4), torch.ones(2, 1))}, ValueError, "data: expected as many inputs"),
+    ],
+)  # fmt: skip
+def test_refusals(given, error, message):
+    model, data = regression()
+    arguments = {"model": model, "loss": mse, "data": data, "batches": 4, "batch_size": 8, **given}
+    with pytest.raises(error, match=message.replace("(", r"\(")):
+        collect_gradients(**arguments)
+
+
+def test_refusals_of_ready_batches():
+    model, (x, y) = regression()
+    with pytest.raises(ValueError, match="batch_size: expected none where batches come ready"):
+        collect_gradients(model, mse, [(x, y)] * 3, batch_size=8)
+    with pytest.raises(ValueError, match="sampling: expected none where batches come ready"):
+        collect_gradients(model, mse, [(x, y)] * 3, sampling="replacement")
+    with pytest.raises(ValueError, match="data: expected something to go through twice"):
+        collect_gradients(model, mse, iter([(x, y)] * 3), 3)
+    with pytest.raises(ValueError, match="batches: expected an int for data that does not know how many"):
+        collect_gradients(model, mse, iter([(x, y)] * 3), centre=False)
+    with pytest.raises(ValueError, match="data: expected at least 2 batches, got 1"):
+        collect_gradients(model, mse, [(x, y)])
+    with pytest.raises(TypeError, match=r"data: expected batches of \(inputs, targets\), got Tensor"):
+        collect_gradients(model, mse, [x, y, x], centre=False)

@@ -1,0 +1,158 @@
+"""`gradtail reproduce`: data, networks, what is written, and mistakes on the command line."""
+
+import gzip
+import json
+import struct
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs torch (the extra gradtail[torch])")
+pytest.importorskip("matplotlib", reason="needs matplotlib (the extra gradtail[report])")
+
+from gradtail import cli  # noqa: E402
+from gradtail.experiments.classifiers import Training, evaluate, train  # noqa: E402
+from gradtail.experiments.datasets import load_images  # noqa: E402
+from gradtail.experiments.gradient_structure import SCHEMA, Settings, cases, run, table  # noqa: E402
+from gradtail.experiments.networks import LeNet, fully_connected  # noqa: E402
+
+
+def write_idx(folder, n=40, side=28, zipped=False, seed=0):
+    """Files of MNIST's form: a bright square whose place is the label."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(exist_ok=True)
+    for images, labels in (
+        ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+        ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+    ):
+        y = rng.integers(0, 10, n).astype(np.uint8)
+        x = rng.integers(0, 60, (n, side, side)).astype(np.uint8)
+        for image, label in zip(x, y, strict=True):
+            image[2 + 2 * label : 5 + 2 * label, 2 + 2 * label : 5 + 2 * label] = 255
+        for name, head, values in (
+            (images, struct.pack(">4i", 2051, n, side, side), x), (labels, struct.pack(">2i", 2049, n), y),
+        ):  # fmt: skip
+            content = head + values.tobytes()
+            if zipped:
+                (folder / f"{name}.gz").write_bytes(gzip.compress(content))
+            else:
+                (folder / name).write_bytes(content)
+    return folder
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_idx_files(tmp_path, zipped):
+    images = load_images(write_idx(tmp_path, zipped=zipped))
+    x, y = images.train
+    assert (images.name, images.side, x.shape, x.dtype) == ("MNIST", 28, (40, 1, 28, 28), torch.float32)
+    assert float(x.mean()) == pytest.approx(0, abs=1e-5)
+    assert float(x.std()) == pytest.approx(1, abs=1e-3)
+    assert y.dtype == torch.int64
+    label = int(y[0])
+    assert float(x[0, 0, 3 + 2 * label, 3 + 2 * label]) == pytest.approx(float(x.max()))
+    assert load_images(tmp_path, limit=10).train[0].shape[0] == 10
+
+
+def test_files_that_are_none_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="data: expected a folder with train-images-idx3-ubyte"):
+        load_images(tmp_path)
+    write_idx(tmp_path)
+    file = tmp_path / "train-images-idx3-ubyte"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-5])
+    with pytest.raises(ValueError, match="data: expected 31360 bytes of values, got 31355"):
+        load_images(tmp_path)
+    file.write_bytes(b"\x00\x00\x08\x01" + whole[4:])
+    with pytest.raises(ValueError, match=r"data: expected an idx file of kind 2051, got .* of kind 2049"):
+        load_images(tmp_path)
+
+
+def test_digits_ship_with_scikit_learn():
+    pytest.importorskip("sklearn", reason="needs scikit-learn (the extra gradtail[reproduce])")
+    images = load_images(None)
+    assert (images.name, images.side) == ("digits", 8)
+    assert len(images.train[0]) + len(images.test[0]) == 1797
+
+
+def test_networks_of_the_studies():
+    assert sum(p.numel() for p in LeNet().parameters()) == 61_706
+    assert LeNet(8)(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+    net = fully_connected(28, width=100, depth=2)
+    assert [tuple(p.shape) for p in net.parameters()] == [(100, 784), (100,), (10, 100), (10,)]
+    assert len(list(fully_connected(depth=1).parameters())) == 2
+
+
+def test_training_learns(tmp_path):
+    images = load_images(write_idx(tmp_path, n=400))
+    torch.manual_seed(0)
+    net = fully_connected()
+    before, _ = evaluate(net, images.test)
+    train(net, images.train, Training(4, batch=20, rate=0.05), seed=0)
+    after, accuracy = evaluate(net, images.test)
+    assert after < before / 2
+    assert accuracy > 0.9
+    assert net.training
+    recipe = Training(10)
+    rates = [recipe.rate_at(done) / recipe.rate for done in (0.0, 0.39, 0.4, 0.79, 0.8)]
+    assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    settings = Settings(
+        write_idx(folder / "data", n=300), folder / "out", ("fully connected",), seeds=2, batches=60,
+        batch_size=20, eigenvalues=50, epochs=1,
+    )  # fmt: skip
+    assert run(settings) == 0
+    return settings, json.loads((settings.out / "results.json").read_text())
+
+
+def test_everything_is_written(study):
+    settings, data = study
+    assert {file.name for file in settings.out.iterdir()} == {
+        "results.json", "table.txt", "dimension_wise.png", "iteration_wise.png", "spectrum.png", "rates.png",
+    }  # fmt: skip
+    assert (data["schema"], data["complete"], len(data["cases"])) == (SCHEMA, True, 4)
+    assert [(one["state"], one["seed"]) for one in data["cases"]] == [
+        (case.state, case.seed) for case in cases(settings)
+    ]
+    for case in data["cases"]:
+        assert {"batches", "batch_size", "sampling", "seed", "mode", "top", "level"} <= set(
+            case["provenance"]
+        )
+        for kind in ("gradient", "noise"):
+            tests = case["kinds"][kind]
+            assert tests["dimension_wise"]["power_law_rate"]["tested"] == 60
+            assert set(tests["layers"]) == {"1.weight", "1.bias", "3.weight", "3.bias"}
+            assert 0 <= tests["iteration_wise"]["gaussian_rate"]["value"] <= 1
+            assert tests["all_coordinates"]["tested"] > 50_000
+        for spectrum in case["spectra"].values():
+            assert spectrum["top"] == len(spectrum["eigenvalues"]) == 50
+            assert spectrum["verdict"].startswith("power law")
+    trained, random = (
+        np.mean([one["test_accuracy"] for one in data["cases"] if one["state"] == state])
+        for state in ("trained", "random")
+    )
+    assert trained > random
+
+
+def test_the_table_is_that_of_the_numbers(study):
+    settings, data = study
+    text = table(data)
+    assert (settings.out / "table.txt").read_text() == text + "\n"
+    found = [one["kinds"]["noise"]["dimension_wise"]["gaussian_rate"]["value"] for one in data["cases"][::2]]
+    line = next(
+        line for line in text.splitlines() if "random" in line and "noise" in line and "parameters" in line
+    )
+    assert line.endswith(f"{100 * np.mean(found):.1f} %")
+
+
+def test_mistakes_on_the_command_line(tmp_path, capsys):
+    arguments = ["reproduce", "gradient-structure", "--data", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert cli.main(arguments) == cli.USER_ERROR
+    assert "--data: expected a folder with train-images-idx3-ubyte" in capsys.readouterr().err
+    assert cli.main([*arguments, "--batches", "100", "--eigenvalues", "99"]) == cli.USER_ERROR
+    assert "--eigenvalues: expected at most 98, two less than the batches, got 99" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(["reproduce", "something"])
