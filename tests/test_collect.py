@@ -2,6 +2,8 @@
 
 import math
 import random
+import signal
+import threading
 
 import numpy as np
 import pytest
@@ -242,11 +244,30 @@ def stop_after(monkeypatch, batches):
             self.asked += 1
             return self.asked > batches
 
-        @stopped.setter
-        def stopped(self, value):
-            pass
-
     monkeypatch.setattr("gradtail.torch.collect.Interrupts", Stopping)
+
+
+def test_ctrl_c_reaches_an_inner_block_from_an_outer_one():
+    """The study holds Ctrl-C while it collects; a real signal must stop the collection."""
+    if threading.current_thread() is not threading.main_thread():
+        pytest.skip("signals come to the main thread alone")
+    model, data = regression()
+
+    def loss(output, target):
+        calls.append(1)
+        if len(calls) == 5:
+            signal.raise_signal(signal.SIGINT)
+        return mse(output, target)
+
+    calls = []
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with interrupts_module.Interrupts() as outer:
+            found = collect_gradients(model, loss, data, 20, 8, centre=False)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert outer.stopped
+    assert (found.batches, found.interrupted) == (5, True)
 
 
 def test_ctrl_c_keeps_what_was_gathered(monkeypatch):
@@ -360,6 +381,7 @@ def test_what_was_not_collected_is_refused(net):
         ({"top": 2}, ValueError, "top: expected an int of at least 3, got 2"),
         ({"loss": "mse"}, TypeError, "loss: expected a callable, got str"),
         ({"loss": lambda o, t: o - t}, ValueError, "loss: expected a scalar tensor, the mean over"),
+        ({"loss": lambda o, t: o.detach().mean()}, ValueError, "loss: expected a value that depends on the"),
         ({"loss": lambda o, t: 1.0}, ValueError, "loss: expected a scalar tensor, .* got float"),
         ({"model": 3}, TypeError, "model: expected a torch.nn.Module, got int"),
         ({"model": nn.ReLU()}, ValueError, "model: expected parameters that require a gradient, got none"),

@@ -173,7 +173,7 @@ def run_gradient_structure(arguments: argparse.Namespace) -> int:
     need("reproduce", "torch", "matplotlib", *(() if arguments.data else ("sklearn",)))
     from dataclasses import replace
 
-    from gradtail.experiments.gradient_structure import Settings, run
+    from gradtail.experiments.gradient_structure import BadOption, Settings, run
 
     settings = Settings.quick(arguments.data, arguments.out) if arguments.quick else Settings(
         arguments.data, arguments.out
@@ -181,6 +181,8 @@ def run_gradient_structure(arguments: argparse.Namespace) -> int:
     names = ("seeds", "batches", "batch_size", "eigenvalues", "epochs")
     given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     settings = replace(settings, **given)
+    if "eigenvalues" not in given:
+        settings = replace(settings, eigenvalues=min(settings.eigenvalues, settings.batches // 2))
     if settings.eigenvalues > settings.batches - 2:
         raise UserError(
             f"--eigenvalues: expected at most {settings.batches - 2}, two less than the batches, "
@@ -188,7 +190,7 @@ def run_gradient_structure(arguments: argparse.Namespace) -> int:
         )
     try:
         return run(settings)
-    except (ValueError, FileExistsError) as error:
+    except BadOption as error:
         raise UserError(f"--{error}") from None  # its arguments have the names of the options
 
 

@@ -174,7 +174,9 @@ class ColumnTests:
                 ks, exponent, n_tail = fit.ks, fit.exponent, fit.n_tail
                 critical = lilliefors.critical("exponential_rank", n_tail, LEVEL)
         pvalue = math.nan
-        if column.moments.variance == 0 or not column.count:
+        if not column.count:
+            self._few += 1
+        elif column.moments.variance == 0:
             self._constant += 1
         else:
             try:

@@ -46,7 +46,8 @@ def train(
         model.parameters(), recipe.rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
     )
     order = torch.Generator().manual_seed(seed)
-    steps = len(inputs) // recipe.batch
+    batch = min(recipe.batch, len(inputs))
+    steps = len(inputs) // batch
     model.train()
     with Countdown("training", recipe.epochs * steps, progress) as countdown:
         for epoch in range(recipe.epochs):
@@ -56,7 +57,7 @@ def train(
                     return
                 for group in optimizer.param_groups:
                     group["lr"] = recipe.rate_at((epoch + i / steps) / recipe.epochs)
-                at = index[i * recipe.batch : (i + 1) * recipe.batch]
+                at = index[i * batch : (i + 1) * batch]
                 optimizer.zero_grad()
                 loss: Tensor = nn.functional.cross_entropy(model(inputs[at]), targets[at])
                 loss.backward()  # type: ignore[no-untyped-call]

@@ -8,6 +8,7 @@ batches, and the spectrum of their covariance against a power law of the rank.
 from __future__ import annotations
 
 import json
+import platform
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -91,46 +92,78 @@ def cases(settings: Settings) -> Iterator[Case]:
                 yield Case(network, state, seed)
 
 
+class BadOption(ValueError):
+    """Something that the user can mend, said of the option that it is about."""
+
+
 def run(settings: Settings, *, progress: bool | None = None) -> int:
-    """Run all cases, write results.json, table.txt and the pictures, and return the exit code."""
-    images = load_images(settings.data, settings.limit)
-    settings.out.mkdir(parents=True, exist_ok=True)
+    """Run all cases, write results.json, table.txt and the pictures, and return the exit code.
+
+    Raises
+    ------
+    BadOption
+        Data that cannot be read, or a folder that cannot be made.
+    """
+    try:
+        images = load_images(settings.data, settings.limit)
+    except (ValueError, EOFError) as error:
+        raise BadOption(str(error)) from None
+    except OSError as error:
+        raise BadOption(f"data: expected files that can be read, got {error}") from None
+    try:
+        settings.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadOption(f"out: expected a folder or a new name, got {error}") from None
     began = time.perf_counter()
     done: list[dict[str, Any]] = []
     drawn: dict[str, Any] = {}
     with Interrupts() as interrupts:
         model: nn.Module | None = None
         for case in cases(settings):
-            if interrupts.stopped:
-                break
             print(f"{images.name}, {case.network}, {case.state}, seed {case.seed}", file=sys.stderr)
             model = _model(case, model, images, settings, interrupts, progress)
-            if interrupts.stopped:
+            found = None if interrupts.stopped else _collected(case, model, images, settings, progress)
+            if found is None or found.interrupted:
                 break
-            found = collect_gradients(
-                model, nn.functional.cross_entropy, images.train, settings.batches,
-                min(settings.batch_size, len(images.train[0])), seed=case.seed, progress=progress,
-            )  # fmt: skip
             done.append(_case(case, model, images, found, settings))
             if case.seed == 0:
                 drawn[f"{case.network}, {case.state}"] = structure_figures.taken(found)
-            if found.interrupted:
-                break
+            _write(settings, images, done, time.perf_counter() - began)
     if not done:
-        print("Interrupted before the first case: there is nothing to write.", file=sys.stderr)
+        print("Interrupted before the first case was done: there is nothing to write.", file=sys.stderr)
         return INTERRUPTED
+    data = _write(settings, images, done, time.perf_counter() - began)
+    structure_figures.write(settings.out, drawn, data)
+    print(table(data))
+    print(f"\nWritten to {settings.out}: results.json, table.txt and the pictures.")
+    return 0 if data["complete"] else INTERRUPTED
+
+
+def _collected(
+    case: Case, model: nn.Module, images: Images, settings: Settings, progress: bool | None
+) -> GradientCollection | None:
+    """Collect the gradients of a case; None after Ctrl-C before there were any."""
+    try:
+        return collect_gradients(
+            model, nn.functional.cross_entropy, images.train, settings.batches,
+            min(settings.batch_size, len(images.train[0])), seed=case.seed, progress=progress,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        return None
+
+
+def _write(settings: Settings, images: Images, done: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
+    """Write the numbers of the cases done so far, so that none is lost."""
     data = {
         "schema": SCHEMA, "data": images.name, "images": len(images.train[0]), "settings": asdict(settings),
-        "complete": len(done) == len(list(cases(settings))) and not interrupts.stopped,
-        "seconds": time.perf_counter() - began, "cases": done,
+        "training": asdict(Training(settings.epochs)), "platform": platform.platform(),
+        "python": platform.python_version(), "threads": torch.get_num_threads(),
+        "complete": len(done) == len(list(cases(settings))), "seconds": seconds, "cases": done,
     }  # fmt: skip
-    text = table(data)
-    (settings.out / "results.json").write_text(json.dumps(jsonable(data), indent=1) + "\n", encoding="utf-8")
-    (settings.out / "table.txt").write_text(text + "\n", encoding="utf-8")
-    structure_figures.write(settings.out, drawn, data)
-    print(text)
-    print(f"\nWritten to {settings.out}: results.json, table.txt and the pictures.")
-    return INTERRUPTED if interrupts.stopped else 0
+    numbers = json.dumps(jsonable(data), indent=1)
+    (settings.out / "results.json").write_text(numbers + "\n", encoding="utf-8")
+    (settings.out / "table.txt").write_text(table(data) + "\n", encoding="utf-8")
+    return data
 
 
 def _model(

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import special
 
 from gradtail.estimators import powerlaw
-from gradtail.report import style
+from gradtail.report import panels, style
 from gradtail.torch import GradientCollection
 
 _POINTS = 400
@@ -27,7 +27,7 @@ def taken(found: GradientCollection) -> dict[str, Any]:
     return {
         "edges": histogram.edges,
         "counts": (histogram.positive + histogram.negative).astype(np.float64),
-        "law": powerlaw.fit(newest, top=min(1000, max(3, nonzero // 10))),
+        "law": powerlaw.fit(newest, top=min(1000, nonzero // 10)) if nonzero >= 500 else None,
         "rows": np.sort(tracks.values[:, rows].astype(np.float64), axis=0),
     }
 
@@ -54,13 +54,19 @@ def write(folder: Path, drawn: dict[str, Any], data: dict[str, Any]) -> None:
 
 def _tails(ax: Any, one: dict[str, Any]) -> None:
     counts = one["counts"]
+    if not counts.sum():
+        panels.empty(ax, "no gradient")
+        return
     above = counts[::-1].cumsum()[::-1] / counts.sum()
     edges, law = one["edges"][:-1], one["law"]
     start = max(0, int(np.searchsorted(-above, -0.5)))
     ax.loglog(edges[start:], above[start:], color=style.BLUE, label="|gradient|, one batch")
-    x = np.geomspace(law.xmin, edges[-1], _POINTS)
-    ax.loglog(x, law.n_tail / law.n * (x / law.xmin) ** -law.alpha, color=style.ORANGE, ls="--",
-              label=f"power law, exponent {law.exponent:.2f}")  # fmt: skip
+    if law is not None:
+        x = np.geomspace(law.xmin, edges[-1], _POINTS)
+        ax.loglog(x, law.n_tail / law.n * (x / law.xmin) ** -law.alpha, color=style.ORANGE, ls="--",
+                  label=f"power law, exponent {law.exponent:.2f}")  # fmt: skip
+    panels.logarithmic(ax.xaxis)
+    panels.logarithmic(ax.yaxis)
     ax.set_xlabel("magnitude")
     ax.set_ylabel("share above")
     ax.legend()
@@ -86,6 +92,8 @@ def _spectra(ax: Any, data: dict[str, Any]) -> None:
         ranks = np.arange(1, values.size + 1)
         label = f"{case['network']}, {case['state']}: slope {found['slope']:.2f}"
         ax.loglog(ranks, values, color=style.SERIES[1 + i % 6], label=label)
+    panels.logarithmic(ax.xaxis)
+    panels.logarithmic(ax.yaxis)
     ax.set_xlabel("rank")
     ax.set_ylabel("eigenvalue of the covariance")
     ax.legend()
@@ -107,7 +115,8 @@ def _rates(axes: Any, data: dict[str, Any]) -> None:
         ]
         for j, (kind, along) in enumerate(series):
             values = [
-                np.mean([one["kinds"][kind][along][key]["value"] for one in some]) for some in cases.values()
+                np.nanmean([one["kinds"][kind][along][key]["value"] for one in some])
+                for some in cases.values()
             ]
             name = f"{kind}, across {'parameters' if along == 'dimension_wise' else 'batches'}"
             ax.bar(place + 0.2 * (j - 1.5), values, 0.18, color=style.SERIES[1 + j], label=name)

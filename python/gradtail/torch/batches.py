@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -118,7 +118,12 @@ def _ready(data: Iterable[Any], batches: int | None, centre: bool) -> Batches:
             "data: expected something to go through twice (a list, a DataLoader) for the full gradient, or "
             f"centre=False, got {type(data).__name__}"
         )
-    there = len(data) if isinstance(data, Sized) else None
+    there = _length(data)
+    if there is None and centre:
+        raise ValueError(
+            "data: expected something that knows how many batches it has for the full gradient, or "
+            f"centre=False, got {type(data).__name__}"
+        )
     if there is None and batches is None:
         raise ValueError("batches: expected an int for data that does not know how many it has, got None")
     count = min(x for x in (there, batches) if x is not None)
@@ -163,6 +168,8 @@ class _Examples:
     def __init__(self, data: Any) -> None:
         self._data = data
         self._tensors = _is_pair(data)
+        if self._tensors:
+            self._data = tuple(map(torch.as_tensor, data))
         if self._tensors and len(data[0]) != len(data[1]):
             raise ValueError(
                 f"data: expected as many inputs as targets, got {len(data[0])} and {len(data[1])}"
@@ -185,16 +192,38 @@ def _checked(batch: Any, size: int | None = None) -> Batch:
         raise TypeError(f"data: expected batches of (inputs, targets), got {type(batch).__name__}")
     inputs, targets = batch
     if size is None:
-        counted = targets if isinstance(targets, Tensor) and targets.ndim else inputs
+        counted = next(itertools.chain(_tensors(targets), _tensors(inputs)), None)
+        if counted is None:
+            raise TypeError(f"data: expected tensors in each batch, got {type(inputs).__name__} without any")
         size = len(counted)
     return Batch(inputs, targets, size)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """All tensors with a first dimension, which is that of the examples."""
+    if isinstance(value, Tensor):
+        if value.ndim:
+            yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from _tensors(part)
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _tensors(part)
+
+
+def _length(data: Iterable[Any]) -> int | None:
+    try:
+        return len(data) if isinstance(data, Sized) else None
+    except TypeError:  # a loader of a data set that does not know
+        return None
 
 
 def _is_pair(data: Any) -> bool:
     return (
         isinstance(data, (tuple, list))
         and len(data) == 2
-        and all(isinstance(part, Tensor) and part.ndim > 0 for part in data)
+        and all(isinstance(part, (Tensor, np.ndarray)) and part.ndim > 0 for part in data)
     )
 
 
@@ -209,6 +238,6 @@ def _moved(value: Any, device: torch.device) -> Any:
     if isinstance(value, (list, tuple)):
         moved = [_moved(part, device) for part in value]
         return type(value)(*moved) if hasattr(value, "_fields") else type(value)(moved)
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: _moved(part, device) for key, part in value.items()}
     return value

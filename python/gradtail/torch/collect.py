@@ -98,13 +98,16 @@ def collect_gradients(
     Raises
     ------
     TypeError, ValueError
-        Arguments that are none of these or do not go together, data too short for a batch, or a loss that
-        is no finite scalar.
+        Arguments that are none of these or do not go together, data too short for a batch, a loss that is no
+        scalar or does not depend on the parameters, or a full-batch gradient that is not finite.
     KeyboardInterrupt
         Ctrl-C before the second batch; later it ends the collection early, and what was gathered is returned.
 
     Notes
     -----
+    A parameter that a batch does not reach has a gradient of zero there. A batch with NaN is counted by the
+    streams and tested by its finite values.
+
     Xie et al., "On the Overlooked Structure of Stochastic Gradients" (2023): the gradient matrix G of
     n parameters by T batches, tested by columns and by rows. Nothing of its size is kept. Time is that of
     T + N / B gradients and two passes over each; memory is a few times the parameters (their copy, the
@@ -127,7 +130,7 @@ def collect_gradients(
         raise ValueError("model: expected parameters that require a gradient, got none")
     if not callable(loss):
         raise TypeError(f"loss: expected a callable, got {type(loss).__name__}")
-    if isinstance(top, bool) or not isinstance(top, int) or top < 3:
+    if isinstance(top, bool) or not isinstance(top, (int, np.integer)) or top < 3:
         raise ValueError(f"top: expected an int of at least 3, got {top!r}")
     if mode not in (None, "train", "eval"):
         raise ValueError(f"mode: expected None, 'train' or 'eval', got {mode!r}")
@@ -153,8 +156,9 @@ def collect_gradients(
         "gradtail": build_info()["version"], "backend": run.streams["gradient"].backend,
         "model": type(model).__name__, "loss": getattr(loss, "__name__", type(loss).__name__),
     }  # fmt: skip
+    interrupted = run.done < source.count
     return GradientCollection(
-        run.streams["gradient"], run.streams.get("noise"), run.full, run.done, interrupts.stopped, provenance,
+        run.streams["gradient"], run.streams.get("noise"), run.full, run.done, interrupted, provenance,
         run.columns, {kind: matrix[: run.done] for kind, matrix in run.matrices.items()},
     )  # fmt: skip
 
@@ -215,17 +219,22 @@ class _Run:
                 if interrupts.stopped:
                     raise KeyboardInterrupt
                 for sum_, gradient in zip(total, self._gradients(batch), strict=True):
-                    if gradient is not None:
-                        sum_ += batch.size * gradient.double()
+                    sum_ += batch.size * gradient.double()
                 examples += batch.size
                 progress.advance()
         self.full = {name: sum_ / examples for name, sum_ in zip(self._names, total, strict=True)}
+        for name, whole in self.full.items():
+            if not whole.isfinite().all():
+                raise ValueError(f"data: expected a finite full-batch gradient, got another in {name}")
 
     def take_all(self, progress: Countdown, interrupts: Interrupts) -> None:
         """Take the gradient of every batch."""
         full = None
         if self.full is not None:
-            full = [g.to(p.dtype) for g, p in zip(self.full.values(), self._parameters, strict=True)]
+            full = [
+                g.to(torch.promote_types(p.dtype, torch.float32))
+                for g, p in zip(self.full.values(), self._parameters, strict=True)
+            ]
         with progress:
             for batch in self._source:
                 if interrupts.stopped:
@@ -233,22 +242,26 @@ class _Run:
                 found = self._gradients(batch)
                 self._observe("gradient", found)
                 if full is not None:
-                    noise = [None if g is None else g - whole for g, whole in zip(found, full, strict=True)]
+                    noise = [g.to(whole.dtype) - whole for g, whole in zip(found, full, strict=True)]
                     self._observe("noise", noise)
                 self.done += 1
                 progress.advance()
 
-    def _gradients(self, batch: Batch) -> list[Tensor | None]:
+    def _gradients(self, batch: Batch) -> list[Tensor]:
+        """Return dense gradients in the order of their elements; of parameters without a part in it, zero."""
         inputs, targets = batch.to(self._device)
         value = self._loss(self._model(inputs), targets)
         if not isinstance(value, Tensor) or value.numel() != 1:
             shown = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(f"loss: expected a scalar tensor, the mean over the batch, got {shown}")
-        return list(torch.autograd.grad(value, self._parameters, allow_unused=True))
+        if not value.requires_grad:
+            raise ValueError("loss: expected a value that depends on the parameters, got one without a graph")
+        found = torch.autograd.grad(value, self._parameters, allow_unused=True, materialize_grads=True)
+        return [(g.to_dense() if g.layout != torch.strided else g).detach().contiguous() for g in found]
 
-    def _observe(self, kind: Kind, gradients: list[Tensor | None]) -> None:
+    def _observe(self, kind: Kind, gradients: list[Tensor]) -> None:
         stream = self.streams[kind]
-        there = {name: g.detach() for name, g in zip(self._names, gradients, strict=True) if g is not None}
+        there = dict(zip(self._names, gradients, strict=True))
         stream.update(there, step=self.done)
         self.columns[kind, None].add(stream.summary(steps="newest"))
         for name in there:
@@ -256,8 +269,7 @@ class _Run:
         if self._exact:
             row, begin = self.matrices[kind][self.done], 0
             for name, p in zip(self._names, self._parameters, strict=True):
-                values = there[name].float().cpu().numpy().reshape(-1) if name in there else np.nan
-                row[begin : begin + p.numel()] = values
+                row[begin : begin + p.numel()] = there[name].float().cpu().numpy().reshape(-1)
                 begin += p.numel()
 
 

@@ -52,16 +52,21 @@ class Frozen:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with torch.no_grad():
-            for slots, name, tensor, value in self._slots:
-                slots[name] = tensor
-                if tensor is not None and value is not None and not _same_bits(tensor, value):
-                    tensor.copy_(value)
-        for p, grad in self._grads:
-            p.grad = grad
-        for module, training in self._modes:
-            module.training = training
-        _set_random_states(self._random)
+        try:
+            for slots in {id(slots): slots for slots, *_ in self._slots}.values():
+                for name in set(slots) - {own for held, own, *_ in self._slots if held is slots}:
+                    del slots[name]  # registered meanwhile
+            with torch.no_grad():
+                for slots, name, tensor, value in self._slots:
+                    slots[name] = tensor
+                    if tensor is not None and value is not None and not _same_bits(tensor, value):
+                        tensor.copy_(value)
+        finally:
+            for p, grad in self._grads:
+                p.grad = grad
+            for module, training in self._modes:
+                module.training = training
+            _set_random_states(self._random)
 
 
 def _same_bits(a: Tensor, b: Tensor) -> bool:

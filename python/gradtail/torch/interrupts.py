@@ -17,9 +17,15 @@ class Interrupts:
     """
 
     def __init__(self) -> None:
-        self.stopped = False
+        self._stopped = False
         self._finishing = False
         self._installed = False
+        self._outer: Interrupts | None = None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether Ctrl-C was pressed, here or in a block around this one."""
+        return self._stopped or (self._outer is not None and self._outer.stopped)
 
     def __enter__(self) -> Interrupts:
         # Another handler, or none as for a background job, is somebody's wish; and only the main
@@ -28,6 +34,8 @@ class Interrupts:
         if ours and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, self._pressed)
             self._installed = True
+        outer = getattr(signal.getsignal(signal.SIGINT), "__self__", None)
+        self._outer = outer if isinstance(outer, Interrupts) and outer is not self else None
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -39,6 +47,6 @@ class Interrupts:
         self._finishing = True
 
     def _pressed(self, number: int, frame: FrameType | None) -> None:
-        if self._finishing and self.stopped:
+        if self._finishing and self._stopped:
             raise KeyboardInterrupt
-        self.stopped = True
+        self._stopped = True
