@@ -3,7 +3,6 @@
 import math
 import random
 import signal
-import threading
 
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from torch.utils.data import DataLoader, Dataset  # noqa: E402
 from gradtail import powerlaw  # noqa: E402
 from gradtail.torch import collect_gradients  # noqa: E402
 from gradtail.torch import interrupts as interrupts_module  # noqa: E402
-from gradtail.torch.batches import numbers  # noqa: E402
 
 mse = nn.functional.mse_loss
 
@@ -81,20 +79,6 @@ def test_batches_in_order_come_again():
     each = each_gradient(model, x, y)
     expected = [each[8 * (i % 4) : 8 * (i % 4) + 8].mean(axis=0) for i in range(12)]
     assert found.matrix() == pytest.approx(np.array(expected), abs=1e-5)
-
-
-@pytest.mark.parametrize("sampling", ["shuffle", "replacement", "in order"])
-def test_who_is_in_each_batch(sampling):
-    drawn = list(numbers(sampling, 23, 5, 40, seed=3))
-    assert all(index.shape == (5,) and index.min() >= 0 and index.max() < 23 for index in drawn)
-    epochs = np.array(drawn).reshape(10, 20)
-    if sampling == "replacement":
-        counts = np.bincount(epochs.reshape(-1), minlength=23)
-        assert ((counts - 200 / 23) ** 2 / (200 / 23)).sum() < 50  # chi-square of 22 degrees
-        assert any(len(set(epoch)) < 20 for epoch in epochs.tolist())
-        return
-    assert all(len(set(epoch)) == 20 for epoch in epochs.tolist())
-    assert len({tuple(epoch) for epoch in epochs.tolist()}) == (10 if sampling == "shuffle" else 1)
 
 
 class Squares(Dataset):
@@ -249,8 +233,6 @@ def stop_after(monkeypatch, batches):
 
 def test_ctrl_c_reaches_an_inner_block_from_an_outer_one():
     """The study holds Ctrl-C while it collects; a real signal must stop the collection."""
-    if threading.current_thread() is not threading.main_thread():
-        pytest.skip("signals come to the main thread alone")
     model, data = regression()
 
     def loss(output, target):

@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch", reason="needs torch (the extra gradtail[tor
 from torch import nn  # noqa: E402
 
 from gradtail.torch import collect_gradients  # noqa: E402
+from gradtail.torch.batches import numbers  # noqa: E402
 
 mse = nn.functional.mse_loss
 
@@ -92,3 +93,17 @@ def test_values_that_are_not_finite():
     found = collect_gradients(model, mse, (x, y), 4, 8, sampling="in order", centre=False)
     assert found.gradients.first_nonfinite.step == 0
     assert found.dimension_wise().skipped_constant == 0
+
+
+@pytest.mark.parametrize("sampling", ["shuffle", "replacement", "in order"])
+def test_who_is_in_each_batch(sampling):
+    drawn = list(numbers(sampling, 23, 5, 40, seed=3))
+    assert all(index.shape == (5,) and index.min() >= 0 and index.max() < 23 for index in drawn)
+    epochs = np.array(drawn).reshape(10, 20)
+    if sampling == "replacement":
+        counts = np.bincount(epochs.reshape(-1), minlength=23)
+        assert ((counts - 200 / 23) ** 2 / (200 / 23)).sum() < 50  # chi-square of 22 degrees
+        assert any(len(set(epoch)) < 20 for epoch in epochs.tolist())
+        return
+    assert all(len(set(epoch)) == 20 for epoch in epochs.tolist())
+    assert len({tuple(epoch) for epoch in epochs.tolist()}) == (10 if sampling == "shuffle" else 1)

@@ -9,10 +9,10 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
 from gradtail.estimators import lilliefors, normality, powerlaw
 from gradtail.estimators.normality import NormalityTests
+from gradtail.estimators.shares import clopper_pearson
 from gradtail.states.coordinate_moments import CoordinateMoments
 from gradtail.states.magnitudes import FloatArray
 from gradtail.states.summary import Summary
@@ -44,15 +44,8 @@ class Rate:
 
     def ci(self, level: float = 0.95) -> tuple[float, float]:
         """Clopper and Pearson's interval (1934, Biometrika 26, 404), which takes tests as independent."""
-        if not 0 < level < 1:
-            raise ValueError(f"level: expected a number between 0 and 1, got {level!r}")
-        k, n = self.hits, self.tested
-        if not n:
-            return math.nan, math.nan
-        tail = (1 - level) / 2
-        low = float(special.betaincinv(k, n - k + 1, tail)) if k else 0.0
-        high = float(special.betaincinv(k + 1, n - k, 1 - tail)) if k < n else 1.0
-        return low, high
+        low, high = clopper_pearson(self.hits, self.tested, level)
+        return (low, high) if self.tested else (math.nan, math.nan)
 
     def __str__(self) -> str:
         if not self.tested:

@@ -16,8 +16,8 @@ class Training:
     """Stochastic gradient descent with momentum.
 
     The settings of the studies for LeNet on MNIST: batches of 128, the rate a tenth after 40 % and a
-    hundredth after 80 % of the epochs, but a rate of 0.01. At the 0.1 that they print, three quarters of
-    the parameters of the LeNet here end without any gradient, since their units are never above zero.
+    hundredth after 80 % of the epochs, but a rate of 0.01: lower than the 0.1 in print, at which
+    units of the LeNet here may end as never above zero, and their parameters without a gradient.
     """
 
     epochs: int

@@ -110,8 +110,9 @@ def collect_gradients(
 
     Xie et al., "On the Overlooked Structure of Stochastic Gradients" (2023): the gradient matrix G of
     n parameters by T batches, tested by columns and by rows. Nothing of its size is kept. Time is that of
-    T + N / B gradients and two passes over each; memory is a few times the parameters (their copy, the
-    full gradient, moments of every coordinate) and T sketches.
+    T + N / B gradients, a pass over each gradient and each noise, and the tests of every parameter's columns.
+    Memory is T sketches and several copies of the parameters: theirs, the full gradient's in float64, and
+    with ``coordinates="dense"`` four moments of every coordinate in each stream, which are most of it.
 
     In training mode batch normalisation makes the gradient of an example depend on its batch, so that the
     full-batch gradient, taken in batches of ``batch_size``, is no mean of them.

@@ -7,8 +7,8 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
+from gradtail.estimators.shares import clopper_pearson
 from gradtail.states.magnitudes import FloatArray
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
@@ -119,12 +119,7 @@ class RejectionRate:
         >>> round(low, 3), round(high, 3)
         (0.016, 0.113)
         """
-        if not 0 < level < 1:
-            raise ValueError(f"level: expected a number between 0 and 1, got {level!r}")
-        k, n, beyond = self.rejected, self.tested, (1 - level) / 2
-        low = float(special.betaincinv(k, n - k + 1, beyond)) if k else 0.0
-        high = float(special.betaincinv(k + 1, n - k, 1 - beyond)) if k < n else 1.0
-        return low, high
+        return clopper_pearson(self.rejected, self.tested, level)
 
     def __str__(self) -> str:
         skipped = [
