@@ -27,6 +27,8 @@ class CovarianceSpectrum:
         the last eigenvalues, which the parts of the sample do not have.
     sampling_stderr, sketch_stderr : ndarray of float64, shape (k,)
         Each apart; the second is 0 of exact rows.
+    uncorrected : ndarray of float64, shape (k,)
+        The eigenvalues before the bias of the sketch was taken off; of exact rows the same.
     trace, trace_stderr, trace_sketch_stderr : float
         Trace of C, its standard error and the part of it due to the sketch.
     inverse_ratio, inverse_ratio_stderr, inverse_ratio_sketch_stderr : float
@@ -57,6 +59,7 @@ class CovarianceSpectrum:
     stderr: FloatArray
     sampling_stderr: FloatArray
     sketch_stderr: FloatArray
+    uncorrected: FloatArray
     trace: float
     trace_stderr: float
     trace_sketch_stderr: float
