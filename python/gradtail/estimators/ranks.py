@@ -135,9 +135,9 @@ def rank_power_law(eigenvalues: npt.ArrayLike | CovarianceSpectrum, top: int | N
     has moved the slope by is the other part of ``slope_sketch_stderr``; what is left was 0.2 to 0.3 of it
     for laws of slope 0.7 to 1.3, T = 2000 and r = 2 T to 8 T.
 
-    The spectrum of T steps is that of a sample. From about rank T / 8 on it is no longer that of the law which
-    the steps follow, and the slope may be off: of normal steps with l_k = 1 / k in 20,000 dimensions, T = 1000,
-    it is 0.78 at K = 125 and 0.74 at K = 500; in 3,000 dimensions 0.86 and 1.00.
+    The spectrum of T steps is that of a sample. From about rank T / 8 on it is no longer that of the law
+    which the steps follow, and the slope may be off: of 1000 normal steps with l_k = 1 / k in 20,000
+    dimensions it is 0.78 at K = 125 and 0.74 at K = 500; in 3,000 dimensions 0.86 and 1.00.
 
     Examples
     --------
@@ -183,8 +183,8 @@ def _about_sample(spectrum: CovarianceSpectrum, top: int) -> tuple[str, ...]:
         return ()
     trusted = spectrum.steps // STEPS_A_RANK
     return (
-        f"the spectrum of {spectrum.steps} steps is that of a sample: beyond about rank {trusted} it is not that "
-        "of the law which the steps follow, and the slope may be off by tenths",
+        f"the spectrum of {spectrum.steps} steps is that of a sample: beyond about rank {trusted} it is not "
+        "that of the law which the steps follow, and the slope may be off by tenths",
     )
 
 

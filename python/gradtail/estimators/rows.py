@@ -52,14 +52,14 @@ def _real(values: object, name: str) -> npt.NDArray[Any]:
     return x if x.dtype.kind == "f" else x.astype(np.float64)
 
 
-def check_top(top: object, rank: int) -> int:
+def check_top(top: object, rank: int, what: str = "the rank of these steps") -> int:
     """Return how many eigenvalues are wanted."""
     if top is None:
         return rank
     if isinstance(top, bool) or not isinstance(top, (int, np.integer)):
         raise TypeError(f"top: expected an int from 1 to {rank}, got {top!r}")
     if not 1 <= top <= rank:
-        raise ValueError(f"top: expected an int from 1 to {rank}, the rank of these steps, got {top}")
+        raise ValueError(f"top: expected an int from 1 to {rank}, {what}, got {top}")
     return int(top)
 
 

@@ -20,15 +20,18 @@ from gradtail.estimators.rows import check_dimension, check_top, checked
 from gradtail.estimators.spectrum_result import Basis, CovarianceSpectrum
 from gradtail.estimators.spectrum_sample import Sample
 from gradtail.estimators.spectrum_words import about_drift, about_size, about_sketch, about_steps
+from gradtail.estimators.subspace import SubspaceStability, subspace_stability
 from gradtail.states.magnitudes import FloatArray
 
 __all__ = [
     "CovarianceSpectrum",
     "RankPowerLaw",
+    "SubspaceStability",
     "covariance_spectrum",
     "eigengaps",
     "rank_power_law",
     "subspace_bound",
+    "subspace_stability",
 ]
 
 _BIAS_LEFT = 1.5  # at most so many times what the correction has taken off

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from gradtail.estimators.clip import ClipSuggestion, suggest_clip
 from gradtail.estimators.spectrum import CovarianceSpectrum, covariance_spectrum
+from gradtail.estimators.subspace import SubspaceStability, subspace_stability
 from gradtail.states.coordinate_moments import CoordinateMoments
 from gradtail.states.packed import table_summary
 from gradtail.states.record_log import RecordLog
@@ -291,6 +292,16 @@ class Readings:
         return covariance_spectrum(
             ring.vectors, ring.norms, centred=centred, top=top, dimension=dimension, steps=ring.steps
         )
+
+    def subspace_stability(
+        self, group: str | None = None, *, top: int = 10, centred: bool = True
+    ) -> SubspaceStability:
+        """Compare the leading directions of the covariance over both halves of the window.
+
+        See :func:`gradtail.spectrum.subspace_stability`, which is given :meth:`ring`.
+        """
+        ring = self.ring(group)
+        return subspace_stability(ring.vectors, ring.norms, top=top, centred=centred)
 
     def suggest_clip(self, rate: float | None = None, **settings: Any) -> ClipSuggestion:
         """Suggest a clip threshold from the recorded norms.
