@@ -390,5 +390,7 @@ def test_refusals_of_ready_batches():
         collect_gradients(model, mse, iter([(x, y)] * 3), centre=False)
     with pytest.raises(ValueError, match="data: expected at least 2 batches, got 1"):
         collect_gradients(model, mse, [(x, y)])
-    with pytest.raises(TypeError, match=r"data: expected batches of \(inputs, targets\), got Tensor"):
+    with pytest.raises(
+        TypeError, match=r"data: expected batches of \(inputs, targets\) or mappings, got Tensor"
+    ):
         collect_gradients(model, mse, [x, y, x], centre=False)

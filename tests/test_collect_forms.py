@@ -8,9 +8,10 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch (the extra gradtail[torch])")
 
 from torch import nn  # noqa: E402
+from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 from gradtail.torch import collect_gradients  # noqa: E402
-from gradtail.torch.batches import numbers  # noqa: E402
+from gradtail.torch.batches import batches_of, numbers  # noqa: E402
 
 mse = nn.functional.mse_loss
 
@@ -107,3 +108,107 @@ def test_who_is_in_each_batch(sampling):
         return
     assert all(len(set(epoch)) == 20 for epoch in epochs.tolist())
     assert len({tuple(epoch) for epoch in epochs.tolist()}) == (10 if sampling == "shuffle" else 1)
+
+
+class Dicts(torch.utils.data.Dataset):
+    def __init__(self, x, y):
+        self.x, self.y = x, y
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, i):
+        return {"x": self.x[i], "y": self.y[i]}
+
+
+def test_mappings_go_to_the_model_and_to_the_loss():
+    x, y = regression(40)
+    model = Named()
+    pair = collect_gradients(model.linear, mse, (x, y), 5, 8, sampling="in order", exact=True)
+    loss = lambda output, batch: mse(output, batch["y"])
+    whole = collect_gradients(model, loss, Dicts(x, y), 5, 8, sampling="in order", exact=True)
+    ready = collect_gradients(model, loss, torch.utils.data.DataLoader(Dicts(x, y), batch_size=8), exact=True)
+    for found in (whole, ready):
+        assert found.matrix() == pytest.approx(pair.matrix(), abs=1e-7)
+    for data in ({"x": x, "y": y}, x, "text"):
+        with pytest.raises(TypeError, match="data: expected a pair of tensors, an indexable data set or"):
+            collect_gradients(model, loss, data, 5, 8)
+
+
+LAST = [(41, 8, [8, 8, 8, 8, 9]), (9, 8, [9]), (3, 2, [3]), (42, 8, [8] * 5 + [2]), (1, 1, [1])]
+
+
+@pytest.mark.parametrize(("n", "batch", "expected"), LAST)
+def test_no_single_example_is_left_over_for_the_full_gradient(n, batch, expected):
+    x, y = regression(n)
+    model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 1))
+    drawn = batches_of((x, y), 2, batch, "replacement", True, 0)
+    assert [one.size for one in drawn.full()] == expected
+    assert drawn.in_full == len(expected)
+    if n > 1:
+        found = collect_gradients(model, mse, (x, y), 2, batch, sampling="replacement")
+        assert found.full is not None
+
+
+def test_checkpoints_of_both_kinds():
+    x, y = regression(40)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 1))
+
+    class Checkpointed(nn.Module):
+        def __init__(self, reentrant):
+            super().__init__()
+            self.inner, self.reentrant = model, reentrant
+
+        def forward(self, x):
+            return checkpoint(self.inner, x.requires_grad_(), use_reentrant=self.reentrant)
+
+    plain = collect_gradients(model, mse, (x, y), 4, 8, exact=True)
+    found = collect_gradients(Checkpointed(False), mse, (x, y), 4, 8, exact=True)
+    assert found.matrix() == pytest.approx(plain.matrix(), abs=1e-7)
+    with pytest.raises(ValueError, match="model: expected activation checkpointing with use_reentrant=False"):
+        collect_gradients(Checkpointed(True), mse, (x, y), 4, 8)
+
+
+def test_layers_are_tested_if_asked_for():
+    found = collect_gradients(nn.Linear(4, 1), mse, regression(), 4, 8, layers=False)
+    assert found.dimension_wise().ks.shape == (4,)
+    with pytest.raises(ValueError, match=r"group: expected None \(layers=False tests no other\), got 'bias'"):
+        found.dimension_wise(group="bias")
+    with pytest.raises(ValueError, match="group: expected the name of a parameter, got 'x'"):
+        found.dimension_wise(group="x")
+
+
+@pytest.mark.parametrize(
+    ("n", "sampling", "kind", "centred", "lost"),
+    [
+        (40, "shuffle", "gradient", True, 3), (40, "shuffle", "gradient", False, 2),
+        (40, "shuffle", "noise", True, 3), (40, "shuffle", "noise", False, 3),
+        (43, "shuffle", "noise", False, 0), (40, "replacement", "noise", False, 0),
+        (40, "in order", "gradient", False, 13), (40, "in order", "gradient", True, 14),
+        (40, "in order", "noise", False, 14), (43, "in order", "noise", False, 13),
+        (43, "in order", "noise", True, 14),
+    ],
+)  # fmt: skip
+def test_ranks_that_whole_epochs_lose(n, sampling, kind, centred, lost):
+    """18 batches of 8 of 40 examples are three epochs and three more."""
+    torch.manual_seed(0)
+    x, y = regression(n)
+    model = nn.Sequential(nn.Linear(4, 20), nn.Tanh(), nn.Linear(20, 1)).double()
+    found = collect_gradients(
+        model, mse, (x.double(), y.double()), 18, 8, sampling=sampling, exact=True, sketch=4096
+    )
+    values = np.linalg.svd(found.matrix(kind) - centred * found.matrix(kind).mean(axis=0), compute_uv=False)
+    assert np.count_nonzero(values > 1e-4 * values[0]) == 18 - lost
+    words = f"the last {lost} of 18 eigenvalues are 0"
+    said = any(words in one for one in found.spectrum(kind, centred=centred, exact=True).warnings)
+    assert said == (lost > int(centred))
+    few = found.spectrum(kind, centred=centred, top=3)
+    assert not any("eigenvalues are 0" in one for one in few.warnings)
+
+
+def test_generators_of_cuda_are_left_alone_where_there_are_none(monkeypatch):
+    """A seed given to CUDA before it is there would wait, and be its seed later."""
+    queued = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", queued.append)
+    collect_gradients(nn.Linear(4, 1), mse, regression(), 4, 8)
+    assert not queued

@@ -106,7 +106,7 @@ def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     settings = Settings(
         write_idx(folder / "data", n=300), folder / "out", ("fully connected",), seeds=2, batches=60,
-        batch_size=20, eigenvalues=50, epochs=1,
+        batch_size=20, eigenvalues=30, epochs=1,
     )  # fmt: skip
     assert run(settings) == 0
     return settings, json.loads((settings.out / "results.json").read_text())
@@ -129,11 +129,17 @@ def test_everything_is_written(study):
             tests = case["kinds"][kind]
             assert tests["dimension_wise"]["power_law_rate"]["tested"] == 60
             assert set(tests["layers"]) == {"1.weight", "1.bias", "3.weight", "3.bias"}
+            assert tests["layers"]["1.weight"]["iteration_wise"]["gaussian_rate"]["tested"] > 500
             assert 0 <= tests["iteration_wise"]["gaussian_rate"]["value"] <= 1
             assert tests["all_coordinates"]["tested"] > 50_000
         for spectrum in case["spectra"].values():
-            assert spectrum["top"] == len(spectrum["eigenvalues"]) == 50
-            assert ("not rejected" in spectrum["verdict"]) == (spectrum["ks"] < spectrum["critical"])
+            assert spectrum["top"] == len(spectrum["eigenvalues"]) == 30
+            for law in (spectrum, spectrum["head"], spectrum["gaps"]):
+                assert ("not rejected" in law["verdict"]) == (law["ks"] < law["critical"])
+            assert spectrum["head"]["top"] == 20
+            assert spectrum["slope_sketch_stderr"] > 0
+        assert len(case["stability"]["overlap"]) == 10
+        assert max(case["stability"]["sine"]) <= 1
     trained, random = (
         np.mean([one["test_accuracy"] for one in data["cases"] if one["state"] == state])
         for state in ("trained", "random")
@@ -156,8 +162,8 @@ def test_mistakes_on_the_command_line(tmp_path, capsys):
     arguments = ["reproduce", "gradient-structure", "--data", str(tmp_path), "--out", str(tmp_path / "out")]
     assert cli.main(arguments) == cli.USER_ERROR
     assert "--data: expected a folder with train-images-idx3-ubyte" in capsys.readouterr().err
-    assert cli.main([*arguments, "--batches", "100", "--eigenvalues", "99"]) == cli.USER_ERROR
-    assert "--eigenvalues: expected at most 98, two less than the batches, got 99" in capsys.readouterr().err
+    assert cli.main([*arguments, "--batches", "100", "--eigenvalues", "51"]) == cli.USER_ERROR
+    assert "--eigenvalues: expected at most 50, half of the batches, got 51" in capsys.readouterr().err
     taken = tmp_path / "file"
     taken.write_text("x")
     data = str(write_idx(tmp_path / "data"))

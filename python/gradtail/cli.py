@@ -134,7 +134,12 @@ def add_gradient_structure(studies: argparse._SubParsersAction[argparse.Argument
         ("--seeds", 1, 3, "repeats"),
         ("--batches", 50, 1000, "gradients of each case"),
         ("--batch-size", 1, 100, "examples of each"),
-        ("--eigenvalues", 50, 500, "that the power law of the rank is fitted to"),
+        (
+            "--eigenvalues",
+            25,
+            500,
+            "that the power law of the rank is fitted to, half of the batches at most",
+        ),
         ("--epochs", 1, 5, "of training"),
     ):
         study.add_argument(
@@ -183,9 +188,9 @@ def run_gradient_structure(arguments: argparse.Namespace) -> int:
     settings = replace(settings, **given)
     if "eigenvalues" not in given:
         settings = replace(settings, eigenvalues=min(settings.eigenvalues, settings.batches // 2))
-    if settings.eigenvalues > settings.batches - 2:
+    if settings.eigenvalues > settings.batches // 2:
         raise UserError(
-            f"--eigenvalues: expected at most {settings.batches - 2}, two less than the batches, "
+            f"--eigenvalues: expected at most {settings.batches // 2}, half of the batches, "
             f"got {settings.eigenvalues}"
         )
     try:

@@ -8,6 +8,7 @@ batches, and the spectrum of their covariance against a power law of the rank.
 from __future__ import annotations
 
 import json
+import math
 import platform
 import sys
 import time
@@ -20,9 +21,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from gradtail.estimators.ranks import RankPowerLaw, rank_power_law
+from gradtail.estimators.ranks import STEPS_A_RANK, RankPowerLaw, eigengaps, rank_power_law
 from gradtail.estimators.spectrum_result import CovarianceSpectrum
 from gradtail.estimators.structure import Rate, Structure
+from gradtail.estimators.subspace import SubspaceStability
 from gradtail.experiments import structure_figures
 from gradtail.experiments.classifiers import Training, evaluate, train
 from gradtail.experiments.datasets import Images, load_images
@@ -35,6 +37,9 @@ SCHEMA = "gradtail.GradientStructure/1"
 NETWORKS: dict[str, Callable[[int], nn.Module]] = {"LeNet": LeNet, "fully connected": fully_connected}
 STATES = ("random", "trained")
 INTERRUPTED = 130
+
+_DIRECTIONS = 10  # compared between both halves of the batches
+_FEWEST_IN_HEAD = 20
 
 
 @dataclass(frozen=True)
@@ -195,10 +200,14 @@ def _case(
                 "test": "jarque_bera", "tested": every.tested, "gaussian_rate": every.gaussian_rate,
             },
             "layers": {
-                name: structure(found.dimension_wise(kind, name)) for name in found.stream(kind).names
+                name: {
+                    "dimension_wise": structure(found.dimension_wise(kind, name)),
+                    "iteration_wise": structure(found.iteration_wise(kind, [name])),
+                }
+                for name in found.stream(kind).names
             },
         }  # fmt: skip
-    top = min(settings.eigenvalues, found.batches - 2)
+    top = min(settings.eigenvalues, found.batches // 2)
     return {
         **asdict(case),
         "test_loss": loss,
@@ -208,6 +217,7 @@ def _case(
             name: spectrum(found.spectrum(centred=centred), top)
             for name, centred in (("second moment", False), ("covariance", True))
         },
+        "stability": stability(found.subspace_stability(top=min(_DIRECTIONS, found.batches // 2 - 2))),
         "provenance": found.provenance,
     }  # fmt: skip
 
@@ -233,16 +243,39 @@ def rate(found: Rate) -> dict[str, Any]:
 
 
 def spectrum(found: CovarianceSpectrum, top: int) -> dict[str, Any]:
-    """Flatten a spectrum and its power law."""
-    law: RankPowerLaw = rank_power_law(found, min(top, int(np.count_nonzero(found.eigenvalues > 0))))
+    """Flatten a spectrum and its power laws: of the largest, of those that so many steps can tell, of gaps."""
+    positive = int(np.count_nonzero(found.eigenvalues > 0))
+    law = rank_power_law(found, min(top, positive))
+    head = rank_power_law(found, min(max(found.steps // STEPS_A_RANK, _FEWEST_IN_HEAD), law.top))
+    gaps = eigengaps(found.eigenvalues[: law.top + 1])
     return {
-        "top": law.top, "ks": law.ks, "critical": law.critical(), "printed": law.critical(calibrated=False),
-        "exponent": law.exponent, "slope": law.slope, "slope_stderr": law.slope_stderr,
-        "loglog_slope": law.loglog_slope, "verdict": law.verdict, "warnings": list(law.warnings),
-        "trace": found.trace, "participation_ratio": found.participation_ratio,
+        **power_law(law),
+        "head": power_law(head),
+        "gaps": power_law(rank_power_law(gaps, int(np.count_nonzero(gaps > 0)))),
+        "trace": found.trace, "trace_stderr": found.trace_stderr,
+        "participation_ratio": found.participation_ratio,
+        "participation_ratio_ci95": list(found.participation_ratio_ci()),
         "eigenvalues": rounded(found.eigenvalues[: law.top]),
         "sketch_stderr": rounded(found.sketch_stderr[: law.top]),
         "sampling_stderr": rounded(found.sampling_stderr[: law.top]),
+    }  # fmt: skip
+
+
+def power_law(law: RankPowerLaw) -> dict[str, Any]:
+    """Flatten a power law of the rank."""
+    return {
+        "top": law.top, "ks": law.ks, "critical": law.critical(), "printed": law.critical(calibrated=False),
+        "exponent": law.exponent, "slope": law.slope, "slope_stderr": law.slope_stderr,
+        "loglog_slope": law.loglog_slope, "slope_sketch_stderr": law.slope_sketch_stderr,
+        "uncorrected_ks": law.uncorrected_ks, "verdict": law.verdict, "warnings": list(law.warnings),
+    }  # fmt: skip
+
+
+def stability(found: SubspaceStability) -> dict[str, Any]:
+    """Flatten the comparison of the leading directions of both halves of the batches."""
+    return {
+        "overlap": rounded(found.overlap), "sine": rounded(found.sine), "bound": rounded(found.bound),
+        "perturbation": found.perturbation,
     }  # fmt: skip
 
 
@@ -269,24 +302,38 @@ def table(data: dict[str, Any]) -> str:
                     f"{name:<26}{kind:<10}{along:<12}{ks:>9.4f}{law:>9.1f} %{printed:>8.1f} %{normal:>7.1f} %"
                 )
     head = f"{'network, state':<26}{'spectrum':<15}{'K':>5}{'distance':>10}{'5 %':>9}{'slope':>17}"
+    head += f"{'log-log':>9}{'K':>6}{'slope':>17}{'gaps':>7}{'overlap':>9}"
     lines += ["", head, "-" * len(head)]
     for (network, state), some in groups.items():
         for name in some[0]["spectra"]:
             found = [one["spectra"][name] for one in some]
-            ks, critical, slope, error = (
-                _mean(one[key] for one in found) for key in ("ks", "critical", "slope", "slope_stderr")
+            heads = [one["head"] for one in found]
+            ks, critical, loglog = (
+                _mean(one[key] for one in found) for key in ("ks", "critical", "loglog_slope")
             )
+            gaps = _mean(one["gaps"]["slope"] for one in found)
+            overlap = _mean(one["stability"]["overlap"][-1] for one in some) if name == "covariance" else None
             lines.append(
                 f"{network + ', ' + state:<26}{name:<15}{found[0]['top']:>5}{ks:>10.4f}{critical:>9.4f}"
-                f"{f'{slope:.3f} +- {error:.3f}':>17}"
+                f"{_slope(found):>17}{loglog:>9.3f}{heads[0]['top']:>6}{_slope(heads):>17}{gaps:>7.2f}"
+                + ("" if overlap is None else f"{overlap:>9.3f}")
             )
     lines += [
         "",
         "power law: share of vectors for which it is not rejected at 5 %, exponent fitted; printed: by",
-        "1.36 / sqrt(K); normal: by K2, where 95 % of normal vectors pass. Means over seeds; intervals and",
-        "everything else are in results.json.",
+        "1.36 / sqrt(K); normal: by K2, where 95 % of normal vectors pass. Slopes of the rank by maximum",
+        "likelihood, with the errors of independent draws and of the sketch, for the K of the study and for as many",
+        "eigenvalues as the batches can tell of the law; gaps: slope of eigenvalue gaps; overlap: of the first",
+        f"{_DIRECTIONS} directions of both halves of the batches. Means over seeds; the rest is in results.json.",
     ]
     return "\n".join(lines)
+
+
+def _slope(found: list[dict[str, Any]]) -> str:
+    slope, own, sketch = (
+        _mean(one[key] for one in found) for key in ("slope", "slope_stderr", "slope_sketch_stderr")
+    )
+    return f"{slope:.3f} +- {math.hypot(own, sketch):.3f}"
 
 
 def _mean(values: Iterator[float]) -> float:

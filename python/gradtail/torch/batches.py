@@ -84,7 +84,7 @@ def batches_of(
             missing = "batches" if batches is None else "batch_size"
             raise ValueError(f"{missing}: expected an int for data that is not in batches, got None")
         return _drawn(_Examples(data), int(batches), int(batch_size), sampling, seed)
-    if not isinstance(data, Iterable):
+    if not isinstance(data, Iterable) or isinstance(data, (str, bytes, Mapping, Tensor, np.ndarray)):
         raise TypeError(
             "data: expected a pair of tensors, an indexable data set or an iterable of batches, "
             f"got {type(data).__name__}"
@@ -103,11 +103,16 @@ def _drawn(examples: _Examples, batches: int, batch_size: int, sampling: Samplin
         for index in numbers(sampling, examples.count, batch_size, batches, seed):
             yield examples.take(index)
 
-    def full() -> Iterator[Batch]:
-        for begin in range(0, examples.count, batch_size):
-            yield examples.take(np.arange(begin, min(begin + batch_size, examples.count)))
-
+    # A last batch of one example would be refused by batch normalisation: it joins the one before.
     in_full = -(-examples.count // batch_size)
+    if batch_size > 1 and in_full > 1 and examples.count % batch_size == 1:
+        in_full -= 1
+
+    def full() -> Iterator[Batch]:
+        for i in range(in_full):
+            end = examples.count if i == in_full - 1 else (i + 1) * batch_size
+            yield examples.take(np.arange(i * batch_size, end))
+
     return Batches(batches, batch_size, in_full, examples.count, sampling, each, full)
 
 
@@ -188,9 +193,14 @@ class _Examples:
 
 
 def _checked(batch: Any, size: int | None = None) -> Batch:
-    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-        raise TypeError(f"data: expected batches of (inputs, targets), got {type(batch).__name__}")
-    inputs, targets = batch
+    if isinstance(batch, Mapping):
+        inputs = targets = batch
+    elif isinstance(batch, (tuple, list)) and len(batch) == 2:
+        inputs, targets = batch
+    else:
+        raise TypeError(
+            f"data: expected batches of (inputs, targets) or mappings, got {type(batch).__name__}"
+        )
     if size is None:
         counted = next(itertools.chain(_tensors(targets), _tensors(inputs)), None)
         if counted is None:
@@ -229,7 +239,8 @@ def _is_pair(data: Any) -> bool:
 
 def _is_indexable(data: Any) -> bool:
     """Whether it is a data set; lists and tuples are of ready batches, and loaders have no index."""
-    return hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, (list, tuple))
+    others = (list, tuple, str, bytes, Mapping, Tensor, np.ndarray)
+    return hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, others)
 
 
 def _moved(value: Any, device: torch.device) -> Any:

@@ -17,7 +17,7 @@ from gradtail.stream import GradientStream
 from gradtail.torch.batches import Batch, Batches, Sampling, batches_of
 from gradtail.torch.collection import GradientCollection, Kind
 from gradtail.torch.countdown import Countdown
-from gradtail.torch.frozen import Frozen, Mode
+from gradtail.torch.frozen import Frozen, Mode, seed_all
 from gradtail.torch.interrupts import Interrupts
 from gradtail.torch.parameters import Filter, Named, watched_parameters
 
@@ -43,6 +43,7 @@ def collect_gradients(
     exact: bool = False,
     params: Filter | None = None,
     top: int = 1000,
+    layers: bool = True,
     mode: Mode | None = None,
     seed: int = 0,
     sketch: int | None = None,
@@ -61,7 +62,8 @@ def collect_gradients(
         Of the model's output and the target; the mean over the batch.
     data : pair of tensors, indexable data set, or iterable of batches
         ``(inputs, targets)`` of equal length; something with ``len`` and indexing to an ``(input, target)``;
-        or an iterable of ready ``(inputs, targets)`` batches, taken in order.
+        or an iterable of ready ``(inputs, targets)`` batches, taken in order. Where an item or a batch is a
+        mapping, both the model and the loss get all of it.
     batches : int, optional
         How many, T; of ready batches at most so many, by default all.
     batch_size : int, optional
@@ -79,6 +81,9 @@ def collect_gradients(
         Which parameters, as for :class:`Monitor`; those that require no gradient are left out.
     top : int
         Largest magnitudes that a power law is held against in each batch.
+    layers : bool
+        Test the columns of every parameter, not of the whole alone: about a millisecond for each of them and
+        each batch.
     mode : {"train", "eval"}, optional
         What the model is set to meanwhile; default: as it is.
     seed : int
@@ -111,8 +116,9 @@ def collect_gradients(
     Xie et al., "On the Overlooked Structure of Stochastic Gradients" (2023): the gradient matrix G of
     n parameters by T batches, tested by columns and by rows. Nothing of its size is kept. Time is that of
     T + N / B gradients, a pass over each gradient and each noise, and the tests of every parameter's columns.
-    Memory is T sketches and several copies of the parameters: theirs, the full gradient's in float64, and
-    with ``coordinates="dense"`` four moments of every coordinate in each stream, which are most of it.
+    Memory is T sketches of float32 and, besides the model and its graph, up to 16 times the parameters: of
+    these 8 are for the four moments of every coordinate in each of two streams (``coordinates="dense"``);
+    without them and without ``centre`` it is 3 times.
 
     In training mode batch normalisation makes the gradient of an example depend on its batch, so that the
     full-batch gradient, taken in batches of ``batch_size``, is no mean of them.
@@ -135,13 +141,13 @@ def collect_gradients(
         raise ValueError(f"top: expected an int of at least 3, got {top!r}")
     if mode not in (None, "train", "eval"):
         raise ValueError(f"mode: expected None, 'train' or 'eval', got {mode!r}")
-    run = _Run(model, loss, named, source, exact=exact, top=top)
+    run = _Run(model, loss, named, source, exact=exact, top=top, layers=layers)
     run.open(centre, sketch, tracks, coordinates, seed)
     began = time.perf_counter()
     with Frozen(model, mode, seed), torch.enable_grad(), Interrupts() as interrupts:
         if centre:
             run.take_full(Countdown("full gradient", source.in_full, progress), interrupts)
-        torch.manual_seed(seed)
+        seed_all(seed)
         run.take_all(Countdown("gradients", source.count, progress), interrupts)
         training = model.training
     if interrupts.stopped and run.done < _FEWEST:
@@ -153,6 +159,7 @@ def collect_gradients(
         "dtype": sorted({str(p.dtype).removeprefix("torch.") for _, p in named}),
         "device": sorted({str(p.device) for _, p in named}), "top": top, "cutoff": "rank", "level": 0.05,
         "sketch": run.sketch, "tracks": tracks, "coordinates": coordinates, "bits": BITS, "exact": exact,
+        "layers": layers,
         "seconds": time.perf_counter() - began, "torch": torch.__version__, "numpy": np.__version__,
         "gradtail": build_info()["version"], "backend": run.streams["gradient"].backend,
         "model": type(model).__name__, "loss": getattr(loss, "__name__", type(loss).__name__),
@@ -168,9 +175,11 @@ class _Run:
     """One collection while it goes on."""
 
     def __init__(
-        self, model: nn.Module, loss: Loss, named: list[Named], source: Batches, *, exact: bool, top: int
-    ) -> None:
+        self, model: nn.Module, loss: Loss, named: list[Named], source: Batches, *,
+        exact: bool, top: int, layers: bool,
+    ) -> None:  # fmt: skip
         self._model, self._loss, self._source, self._exact, self._top = model, loss, source, exact, top
+        self._layers = [name for name, _ in named] if layers else []
         self._names = [name for name, _ in named]
         self._parameters = [p for _, p in named]
         self._device = self._parameters[0].device
@@ -206,7 +215,7 @@ class _Run:
             )  # fmt: skip
             stream.declare(sizes)
             self.streams[kind] = stream
-            for group in (None, *self._names):
+            for group in (None, *self._layers):
                 self.columns[kind, group] = ColumnTests(kind, self._top)
             if self._exact:
                 self.matrices[kind] = np.empty((window, self.elements), np.float32)
@@ -220,10 +229,10 @@ class _Run:
                 if interrupts.stopped:
                     raise KeyboardInterrupt
                 for sum_, gradient in zip(total, self._gradients(batch), strict=True):
-                    sum_ += batch.size * gradient.double()
+                    sum_.add_(gradient, alpha=batch.size)
                 examples += batch.size
                 progress.advance()
-        self.full = {name: sum_ / examples for name, sum_ in zip(self._names, total, strict=True)}
+        self.full = {name: sum_.div_(examples) for name, sum_ in zip(self._names, total, strict=True)}
         for name, whole in self.full.items():
             if not whole.isfinite().all():
                 raise ValueError(f"data: expected a finite full-batch gradient, got another in {name}")
@@ -257,21 +266,44 @@ class _Run:
             raise ValueError(f"loss: expected a scalar tensor, the mean over the batch, got {shown}")
         if not value.requires_grad:
             raise ValueError("loss: expected a value that depends on the parameters, got one without a graph")
-        found = torch.autograd.grad(value, self._parameters, allow_unused=True, materialize_grads=True)
-        return [(g.to_dense() if g.layout != torch.strided else g).detach().contiguous() for g in found]
+        found = torch.autograd.grad(value, self._parameters, allow_unused=True)
+        if any(g is None for g in found) and _is_reentrant(value):
+            raise ValueError(
+                "model: expected activation checkpointing with use_reentrant=False, got the re-entrant kind, "
+                "which gives no gradients of chosen tensors"
+            )
+        whole = [
+            torch.zeros_like(p) if g is None else g for g, p in zip(found, self._parameters, strict=True)
+        ]
+        return [(g.to_dense() if g.layout != torch.strided else g).detach().contiguous() for g in whole]
 
     def _observe(self, kind: Kind, gradients: list[Tensor]) -> None:
         stream = self.streams[kind]
         there = dict(zip(self._names, gradients, strict=True))
         stream.update(there, step=self.done)
         self.columns[kind, None].add(stream.summary(steps="newest"))
-        for name in there:
+        for name in self._layers:
             self.columns[kind, name].add(stream.summary(name, "newest"))
         if self._exact:
             row, begin = self.matrices[kind][self.done], 0
             for name, p in zip(self._names, self._parameters, strict=True):
                 row[begin : begin + p.numel()] = there[name].float().cpu().numpy().reshape(-1)
                 begin += p.numel()
+
+
+def _is_reentrant(value: Tensor) -> bool:
+    """Whether re-entrant checkpointing is part of a graph: autograd leaves its gradients out in silence."""
+    seen: set[Any] = set()
+    nodes = [value.grad_fn]
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        if node.name() == "CheckpointFunctionBackward":
+            return True
+        seen.add(node)
+        nodes += [following for following, _ in node.next_functions]
+    return False
 
 
 def _memory(window: int, sketch: int, tracks: int, elements: int, groups: int) -> int:

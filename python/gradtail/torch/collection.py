@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 from gradtail.estimators.normality import NormalityTests
 from gradtail.estimators.spectrum import CovarianceSpectrum, covariance_spectrum
 from gradtail.estimators.structure import ColumnTests, RowTest, Structure, all_rows, rows
+from gradtail.estimators.subspace import SubspaceStability, subspace_stability
 from gradtail.stream import GradientStream
 
 Kind: TypeAlias = Literal["gradient", "noise"]
@@ -76,12 +77,14 @@ class GradientCollection:
         Raises
         ------
         ValueError
-            No such kind or parameter.
+            No such kind or parameter, or columns of parameters that were not tested (``layers=False``).
         """
         self.stream(kind)
         found = self._columns.get((kind, group))
         if found is None:
-            raise ValueError(f"group: expected the name of a parameter, got {group!r}")
+            untested = not self.provenance.get("layers", True) and group in self.gradients.names
+            expected = "None (layers=False tests no other)" if untested else "the name of a parameter"
+            raise ValueError(f"group: expected {expected}, got {group!r}")
         return found.result()
 
     def iteration_wise(
@@ -143,8 +146,52 @@ class GradientCollection:
         if top is not None and top >= self.batches:
             raise ValueError(f"top: expected fewer than the {self.batches} batches, got {top}")
         if exact:
-            return covariance_spectrum(self.matrix(kind), centred=centred, top=top)
-        return stream.spectrum(centred=centred, top=top)
+            found = covariance_spectrum(self.matrix(kind), centred=centred, top=top)
+        else:
+            found = stream.spectrum(centred=centred, top=top)
+        lost = self._lost_ranks(kind, centred)
+        if not lost or found.eigenvalues.size <= self.batches - lost:
+            return found
+        words = (
+            "batches of whole epochs add up to the full gradient, unless the model is random: the last "
+            f"{lost} of {self.batches} eigenvalues are 0, or what a sketch makes of it"
+        )
+        return replace(found, warnings=(*found.warnings, words))
+
+    def _lost_ranks(self, kind: Kind, centred: bool) -> int:
+        """Count the eigenvalues that are zero since batches of an epoch that leaves nobody out add up."""
+        n: int | None = self.provenance["examples"]
+        b: int | None = self.provenance["batch_size"]
+        sampling = self.provenance["sampling"]
+        if n is None or b is None or sampling == "replacement":
+            return 0
+        about_full = centred or kind == "noise"
+        if sampling == "in order":
+            repeated = max(self.batches - n // b, 0)
+            return repeated + int(centred or (about_full and n % b == 0 and self.batches >= n // b))
+        epochs = self.batches // (n // b) if n % b == 0 else 0
+        return max(epochs, int(centred)) if about_full else max(epochs - 1, 0)
+
+    def subspace_stability(
+        self, kind: Kind = "gradient", *, centred: bool = True, top: int = 10, exact: bool = False
+    ) -> SubspaceStability:
+        """Compare the leading directions of the covariance over both halves of the batches.
+
+        Parameters
+        ----------
+        kind, centred, exact
+            As for :meth:`spectrum`.
+        top : int
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for :func:`gradtail.spectrum.subspace_stability`; gradients that were not kept.
+        """
+        stream = self.stream(kind)
+        if exact:
+            return subspace_stability(self.matrix(kind), centred=centred, top=top)
+        return stream.subspace_stability(centred=centred, top=top)
 
     def matrix(self, kind: Kind = "gradient") -> npt.NDArray[np.float32]:
         """Return the gradients themselves, shape (batches, parameters), in the order of the stream's names.

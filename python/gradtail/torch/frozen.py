@@ -46,7 +46,7 @@ class Frozen:
         self._random = _random_states()
         if self._mode is not None:
             self._model.train(self._mode == "train")
-        torch.manual_seed(self._seed)
+        seed_all(self._seed)
         return self
 
     def __exit__(
@@ -69,6 +69,17 @@ class Frozen:
             _set_random_states(self._random)
 
 
+def seed_all(seed: int) -> None:
+    """Seed torch's generators, those of CUDA only where they are: else the seed would wait for them."""
+    torch.default_generator.manual_seed(seed)
+    if _has_cuda():
+        torch.cuda.manual_seed_all(seed)
+
+
+def _has_cuda() -> bool:
+    return torch.cuda.is_available() and bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+
+
 def _same_bits(a: Tensor, b: Tensor) -> bool:
     """Whether nothing needs to be put back: writing would tell autograd that the tensor has changed."""
     if a.shape != b.shape or a.dtype != b.dtype or a.layout != torch.strided:
@@ -82,7 +93,7 @@ def _random_states() -> dict[str, Any]:
         "numpy": np.random.get_state(),  # noqa: NPY002 - the user's, which data sets may draw from
         "python": random.getstate(),
     }
-    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+    if _has_cuda():
         states["cuda"] = torch.cuda.get_rng_state_all()
     return states
 
