@@ -138,7 +138,7 @@ def add_gradient_structure(studies: argparse._SubParsersAction[argparse.Argument
             "--eigenvalues",
             25,
             500,
-            "that the power law of the rank is fitted to, half of the batches at most",
+            "that the power law of the rank is fitted to, half the batches at most",
         ),
         ("--epochs", 1, 5, "of training"),
     ):

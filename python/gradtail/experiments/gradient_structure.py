@@ -243,7 +243,7 @@ def rate(found: Rate) -> dict[str, Any]:
 
 
 def spectrum(found: CovarianceSpectrum, top: int) -> dict[str, Any]:
-    """Flatten a spectrum and its power laws: of the largest, of those that so many steps can tell, of gaps."""
+    """Flatten a spectrum and its power laws: of the largest, of what so many steps can tell, of gaps."""
     positive = int(np.count_nonzero(found.eigenvalues > 0))
     law = rank_power_law(found, min(top, positive))
     head = rank_power_law(found, min(max(found.steps // STEPS_A_RANK, _FEWEST_IN_HEAD), law.top))
@@ -305,26 +305,25 @@ def table(data: dict[str, Any]) -> str:
     head += f"{'log-log':>9}{'K':>6}{'slope':>17}{'gaps':>7}{'overlap':>9}"
     lines += ["", head, "-" * len(head)]
     for (network, state), some in groups.items():
+        overlap = _mean(one["stability"]["overlap"][-1] for one in some)
         for name in some[0]["spectra"]:
             found = [one["spectra"][name] for one in some]
-            heads = [one["head"] for one in found]
-            ks, critical, loglog = (
-                _mean(one[key] for one in found) for key in ("ks", "critical", "loglog_slope")
-            )
-            gaps = _mean(one["gaps"]["slope"] for one in found)
-            overlap = _mean(one["stability"]["overlap"][-1] for one in some) if name == "covariance" else None
+            heads, gaps = [one["head"] for one in found], [one["gaps"] for one in found]
+            means = [_mean(one[key] for one in found) for key in ("ks", "critical", "loglog_slope")]
             lines.append(
-                f"{network + ', ' + state:<26}{name:<15}{found[0]['top']:>5}{ks:>10.4f}{critical:>9.4f}"
-                f"{_slope(found):>17}{loglog:>9.3f}{heads[0]['top']:>6}{_slope(heads):>17}{gaps:>7.2f}"
-                + ("" if overlap is None else f"{overlap:>9.3f}")
+                f"{network + ', ' + state:<26}{name:<15}{found[0]['top']:>5}{means[0]:>10.4f}{means[1]:>9.4f}"
+                f"{_slope(found):>17}{means[2]:>9.3f}{heads[0]['top']:>6}{_slope(heads):>17}"
+                f"{_mean(one['slope'] for one in gaps):>7.2f}"
+                + (f"{overlap:>9.3f}" if name == "covariance" else "")
             )
     lines += [
         "",
         "power law: share of vectors for which it is not rejected at 5 %, exponent fitted; printed: by",
         "1.36 / sqrt(K); normal: by K2, where 95 % of normal vectors pass. Slopes of the rank by maximum",
-        "likelihood, with the errors of independent draws and of the sketch, for the K of the study and for as many",
-        "eigenvalues as the batches can tell of the law; gaps: slope of eigenvalue gaps; overlap: of the first",
-        f"{_DIRECTIONS} directions of both halves of the batches. Means over seeds; the rest is in results.json.",
+        "likelihood, with the errors of independent draws and of the sketch, for the K asked for and for as",
+        "many eigenvalues as the batches can tell of the law; gaps: slope of eigenvalue gaps; overlap: of the",
+        f"first {_DIRECTIONS} directions of both halves of the batches. Means over seeds; the rest is in",
+        "results.json.",
     ]
     return "\n".join(lines)
 
