@@ -321,8 +321,8 @@ def table(data: dict[str, Any]) -> str:
         "power law: share of vectors for which it is not rejected at 5 %, exponent fitted; printed: by",
         "1.36 / sqrt(K); normal: by K2, where 95 % of normal vectors pass. Slopes of the rank by maximum",
         "likelihood, with the errors of independent draws and of the sketch, for the K asked for and for as",
-        "many eigenvalues as the batches can tell of the law; gaps: slope of eigenvalue gaps; overlap: of the",
-        f"first {_DIRECTIONS} directions of both halves of the batches. Means over seeds; the rest is in",
+        "many eigenvalues as the batches can tell of the law; gaps: slope of eigenvalue gaps; overlap: of",
+        f"the first {_DIRECTIONS} directions of both halves of the batches. Means over seeds; the rest is in",
         "results.json.",
     ]
     return "\n".join(lines)
