@@ -122,7 +122,7 @@ def add_gradient_structure(studies: argparse._SubParsersAction[argparse.Argument
         help="are gradients and their noise heavy-tailed, across parameters or across batches?",
         description="Gradients of minibatches at fixed parameters of a LeNet and a fully connected network, "
         "before and after training: power laws and normality across parameters and across batches, and the "
-        "spectrum of their covariance. About 15 minutes on two cores with MNIST; Ctrl-C keeps what is done.",
+        "spectrum of their covariance. About 7 minutes on two cores with MNIST; Ctrl-C keeps what is done.",
     )
     study.add_argument(
         "--data", type=Path, metavar="FOLDER", help="MNIST's four idx files; default: scikit-learn's digits"
