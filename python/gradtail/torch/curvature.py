@@ -13,7 +13,7 @@ from gradtail.torch import products
 from gradtail.torch.batches import Batch
 from gradtail.torch.products import Operator, Problem, Product, Vectors
 
-WORTH_TRACING = 2 << 30
+WORTH_TRACING = 1 << 30
 """Bytes of kept graphs, times products, from which tracing them pays for its time."""
 
 _GRAPH = 2  # what a kept graph takes over what it has saved

@@ -210,9 +210,7 @@ class Lanczos:
         if last:
             self._bound(space)
         if converged >= self.top and not space.closed:
-            floor = values[self.top - 1 : self.top]
-            clear = self.unseen <= float(floor[0] + self._allowed(floor)[0])
-            if last == 0 or clear or self._found_more() or space.length >= CHECK_ROWS:
+            if last == 0 or self.clear() or self._found_more() or space.length >= CHECK_ROWS:
                 space.close()
         elif not space.closed and self._stuck(space, residuals[: self.top][origin[: self.top] == last]):
             self._begin_again()
@@ -254,9 +252,7 @@ class Lanczos:
 
     def _allowed(self, values: Floats) -> Floats:
         """Return the largest residuals that are good enough."""
-        scale = self.scale
-        wanted = self._tol * np.maximum(np.abs(values), _OF_LARGEST * scale)
-        return np.maximum(wanted, _ROUNDING * self._noise * scale)
+        return np.maximum(self._tol * np.maximum(np.abs(values), _OF_LARGEST * self.scale), self.rounding)
 
     @property
     def scale(self) -> float:
@@ -271,6 +267,17 @@ class Lanczos:
     def _converged(self, values: Floats, residuals: Floats) -> int:
         good = (residuals <= self._allowed(values))[: self.top]
         return int(good.size if good.all() else np.argmin(good))
+
+    def clear(self) -> bool:
+        """Whether nothing above the last of the largest can have been missed, as far as ``tol`` tells."""
+        values, _, _ = self._ritz()
+        floor = values[self.top - 1 : self.top]
+        return bool(floor.size and self.unseen <= floor[0] + self._allowed(floor)[0])
+
+    @property
+    def rounding(self) -> float:
+        """Residual that cannot be told from none."""
+        return _ROUNDING * self._noise * self.scale
 
     def weights(self, count: int) -> Floats:
         """Return the largest Ritz vectors as combinations of the rows of the basis, shape (rows, count)."""
