@@ -109,7 +109,9 @@ def check_memory(memory: int, rows: int, what: str, problem: Problem, graph: int
     return memory - needed
 
 
-def provenance_of(problem: Problem, curvature: Curvature, operator: Operator, batches: list[Batch]) -> dict[str, Any]:
+def provenance_of(
+    problem: Problem, curvature: Curvature, operator: Operator, batches: list[Batch]
+) -> dict[str, Any]:
     """Return what all numbers of a curvature depend on."""
     return {
         "operator": operator, "examples": curvature.examples, "batches": len(batches),

@@ -264,7 +264,9 @@ def held_batches(data: Any, batch_size: int | None, default: int) -> list[Batch]
     TypeError, ValueError
         Data or a batch size that is none.
     """
-    if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer))):
+    if batch_size is not None and (
+        isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer))
+    ):
         raise TypeError(f"batch_size: expected an int, got {type(batch_size).__name__}")
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
@@ -273,7 +275,7 @@ def held_batches(data: Any, batch_size: int | None, default: int) -> list[Batch]
         size = int(batch_size or default)
         found = [
             Batch(inputs, targets, len(inputs))
-            for inputs, targets in zip(*(part.split(size) for part in tensors), strict=True)
+            for inputs, targets in zip(*(torch.split(part, size) for part in tensors), strict=True)
         ]
     elif _is_indexable(data):
         examples, size = _Examples(data), int(batch_size or default)

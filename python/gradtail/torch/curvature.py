@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -103,8 +102,8 @@ class Curvature:
         self._ways = ["finite differences"] * len(self._batches)
         self.noise = self.noise ** (2 / 3)
         self.warnings.append(
-            f"products are central differences of gradients, exact to about {self.noise:.1g} of the largest "
-            f"eigenvalue, as the model or the loss cannot be differentiated twice ({why.splitlines()[0]:.100})"
+            f"products are differences of gradients, exact to about {self.noise:.1g} of the largest "
+            f"eigenvalue, as model or loss cannot be differentiated twice ({why.splitlines()[0]:.90})"
         )
 
     def random(self, generator: torch.Generator) -> Tensor:
@@ -139,7 +138,10 @@ class Curvature:
                 break
             if self._operator == "second_moment":
                 matrix = products.rows(self._problem, batch, i).to(self.dtype)
-                self._kept[i], self._ways[i] = products.of_rows(matrix, self._problem.parameters), "kept gradients"
+                self._kept[i], self._ways[i] = (
+                    products.of_rows(matrix, self._problem.parameters),
+                    "kept gradients",
+                )
                 taken += bytes_
                 continue
             product = products.kept(self._problem, batch, i, self._operator)
@@ -194,13 +196,15 @@ class Curvature:
             with torch.no_grad():
                 for p, value in zip(self._problem.parameters, values, strict=True):
                     p.copy_(value)
-        return (ends[0] - ends[1]) / (2 * step)
+        difference: Tensor = ends[0] - ends[1]
+        return difference.div_(2 * step)
 
     def _split(self, v: Tensor) -> Vectors:
         return [
             part.view(p.shape).to(p.dtype)
-            for part, p in zip(v.split(self._sizes), self._problem.parameters, strict=True)
+            for part, p in zip(torch.split(v, self._sizes), self._problem.parameters, strict=True)
         ]
 
-    def _flat(self, parts: Any) -> Tensor:
-        return torch.cat([part.detach().reshape(-1).to(self.dtype) for part in parts])
+    def _flat(self, parts: Iterable[Tensor]) -> Tensor:
+        flat: Tensor = torch.cat([part.detach().reshape(-1).to(self.dtype) for part in parts])
+        return flat

@@ -70,7 +70,7 @@ def hessian_spectrum(
         Eigenvalues wanted, K, at most the number of parameters: the largest ones with their sign, so that
         negative ones come last.
     params : filter, optional
-        Which parameters, as for :class:`Monitor`; all others are constants. The last layer alone, for example.
+        Which parameters, as for :class:`Monitor`, such as the last layer; all others are constants.
     operator : {"hessian", "gauss_newton", "second_moment"}
         The Hessian; the mean of J'HJ, with J the derivative of the model's output and H the Hessian of
         the loss by the output; or the mean of g g' over the gradients g of single examples, not centred.
@@ -91,8 +91,8 @@ def hessian_spectrum(
     max_products : int, optional
         Stop after so many products; default: 50 K + 1000.
     checkpoint : path, optional
-        A file that the state is written to about once a minute and when it ends, and that a later call with the
-        same arguments goes on from. It takes as much room as the vectors so far.
+        A file that the state is written to about once a minute and when it ends, and that a later call
+        with the same arguments goes on from. It takes as much room as the vectors so far.
     progress : bool, optional
         Say how far it is on the standard error stream; default: on a terminal.
 
@@ -116,11 +116,11 @@ def hessian_spectrum(
     Tang et al., "Investigating the Overlooked Hessian Structure" (2025, arXiv:2201.13011), whose
     power law of the result is :meth:`HessianSpectrum.power_law`.
 
-    A product takes about as long as a gradient where it could be traced, twice as long where the graph of the
-    first backward pass was kept, and three times where the memory is too small for either. 2.5 K to 5 K products
-    are usual. Vectors take 4 n bytes each (8 in float64), of which 2 K + 80 are needed, and 4 K + 80 save
-    restarts; orthogonalising the j-th costs O(n j). Without second derivatives products are
-    differences of gradients, with a warning.
+    A product takes about as long as a gradient where it could be traced, twice as long where the graph of
+    the first backward pass was kept, and three times where the memory is too small for either. 2.5 K to 5 K
+    products are usual. Vectors take 4 n bytes each (8 in float64), of which 2 K + 80 are needed, and 4 K + 80
+    save restarts; orthogonalising the j-th costs O(n j). Without second derivatives products are differences
+    of gradients, with a warning.
 
     Examples
     --------
@@ -138,7 +138,11 @@ def hessian_spectrum(
         raise ValueError(f"top: expected at most the {elements} elements of the parameters, got {top}")
     if isinstance(tol, bool) or not isinstance(tol, (int, float, np.floating)) or not 0 < tol < 1:
         raise ValueError(f"tol: expected a number between 0 and 1, got {tol!r}")
-    limit = _LIMIT_A_VALUE * top + _LIMIT if max_products is None else checked_int("max_products", max_products, 1)
+    limit = (
+        _LIMIT_A_VALUE * top + _LIMIT
+        if max_products is None
+        else checked_int("max_products", max_products, 1)
+    )
     allowed = parse_memory(memory)
     rows = least_rows(elements, top)
     what = f"top={top}, vectors={bool(vectors)}"
@@ -151,7 +155,9 @@ def hessian_spectrum(
         row = elements * element_bytes(problem)
         wished = (min(elements, rows + (_ROWS_A_VALUE - 2) * top) - rows) * row
         graphs = curvature.keep(
-            max(spare - wished, spare // 2), min(_PER_VALUE * top + _MORE, limit), lambda: not interrupts.stopped
+            max(spare - wished, spare // 2),
+            min(_PER_VALUE * top + _MORE, limit),
+            lambda: not interrupts.stopped,
         )
         rows = min(elements, rows + (spare - graphs) // row)
         solver = Lanczos(
@@ -160,7 +166,9 @@ def hessian_spectrum(
         )  # fmt: skip
         file = None
         if checkpoint is not None:
-            file = LanczosFile(Path(checkpoint), _identity(curvature, problem.names, operator, top, tol, seed))
+            file = LanczosFile(
+                Path(checkpoint), _identity(curvature, problem.names, operator, top, tol, seed)
+            )
             file.load(solver)
         done = _search(solver, limit, file, interrupts, Countdown("eigenvalues", top, progress))
         pairs = solver.pairs()
@@ -182,8 +190,8 @@ def hessian_spectrum(
         said.append(f"max_products={limit} ended the search: {count} of {top} eigenvalues have converged")
     shapes = {name: tuple(p.shape) for name, p in zip(problem.names, problem.parameters, strict=True)}
     return HessianSpectrum(
-        pairs.eigenvalues[:count], pairs.residuals[:count], found, min(pairs.converged, count), solver.products,
-        interrupts.stopped and not done, tuple(said), shapes, provenance,
+        pairs.eigenvalues[:count], pairs.residuals[:count], found, min(pairs.converged, count),
+        solver.products, interrupts.stopped and not done, tuple(said), shapes, provenance,
     )  # fmt: skip
 
 
@@ -228,7 +236,9 @@ def _identity(
 def _about(solver: Lanczos, count: int, checked: tuple[float, float] | None, done: bool) -> list[str]:
     said = []
     if not done:
-        said.append("stopped before the search for eigenvalues that were missed: a repeated one may be among them")
+        said.append(
+            "stopped before the search for eigenvalues that were missed: a repeated one may be among them"
+        )
     elif not solver.clear():
         pairs = solver.pairs()
         said.append(

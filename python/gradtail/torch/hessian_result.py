@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from gradtail.estimators.ranks import RankPowerLaw, eigengaps, rank_power_law
@@ -37,8 +38,8 @@ class HessianSpectrum:
     shapes : dict of str to tuple of int
         Of the parameters.
     provenance : dict
-        Everything that the numbers depend on: operator, tolerance, precision, examples, batch size, mode, seed,
-        device, how products are taken, memory, time, versions.
+        Everything that the numbers depend on: operator, tolerance, precision, examples, batch size, mode,
+        seed, device, how products are taken, memory, time, versions.
     """
 
     eigenvalues: Floats
@@ -75,8 +76,10 @@ class HessianSpectrum:
             raise ValueError("vectors: expected a spectrum taken with vectors=True, got none")
         if not -self.eigenvalues.size <= i < self.eigenvalues.size:
             raise IndexError(f"i: expected a rank below {self.eigenvalues.size}, got {i}")
-        parts = self.vectors[:, i].split(list(self.sizes.values()))
-        return {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
+        parts = torch.split(self.vectors[:, i], list(self.sizes.values()))
+        return {
+            name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
+        }
 
     def power_law(self, top: int | None = None) -> RankPowerLaw:
         """Fit a power law over ranks; see :func:`gradtail.spectrum.rank_power_law`.
@@ -101,16 +104,18 @@ class HessianSpectrum:
     def __repr__(self) -> str:
         cut = ", interrupted" if self.interrupted else ""
         return (
-            f"HessianSpectrum({self.provenance['operator']}, {self.eigenvalues.size} of {self.provenance['top']}, "
-            f"largest {self.eigenvalues[0]:.4g}, {self.products} products{cut})"
+            f"HessianSpectrum({self.provenance['operator']}, {self.eigenvalues.size} of "
+            f"{self.provenance['top']}, largest {self.eigenvalues[0]:.4g}, {self.products} products{cut})"
         )
 
     def __str__(self) -> str:
-        worst = float((self.residuals / np.abs(self.eigenvalues).max()).max()) if self.eigenvalues.any() else 0.0
-        lines = [
-            f"{self.provenance['operator'].replace('_', ' ')} of {self.provenance['parameters']} parameters over "
+        largest = float(np.abs(self.eigenvalues).max())
+        worst = float(self.residuals.max()) / largest if largest else 0.0
+        operator = self.provenance["operator"].replace("_", " ")
+        line = (
+            f"{operator} of {self.provenance['parameters']} parameters over "
             f"{self.provenance['examples']} examples: {self.converged} eigenvalues from "
-            f"{self.eigenvalues[0]:.4g} to {self.eigenvalues[-1]:.4g}, residuals up to {worst:.1g} of the largest, "
-            f"{self.products} products"
-        ]
-        return "\n".join([*lines, *(f"  warning: {w}" for w in self.warnings)])
+            f"{self.eigenvalues[0]:.4g} to {self.eigenvalues[-1]:.4g}, residuals up to {worst:.1g} of the "
+            f"largest, {self.products} products"
+        )
+        return "\n".join([line, *(f"  warning: {w}" for w in self.warnings)])

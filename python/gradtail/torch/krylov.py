@@ -23,10 +23,6 @@ class Krylov:
 
     Attributes
     ----------
-    length : int
-        Vectors whose products are in the matrix.
-    beta : float
-        Length of the residual.
     scale : float
         Largest magnitude that was seen.
     closed : bool
@@ -36,8 +32,8 @@ class Krylov:
 
     Notes
     -----
-    Products of a space that begins later have parts along rows of those before, which it cannot hold: they are
-    kept, as residuals have them too.
+    Products of a space that begins later have parts along rows of those before, which it cannot hold: they
+    are kept, as residuals have them too.
     """
 
     def __init__(self, begin: int) -> None:
@@ -52,10 +48,12 @@ class Krylov:
 
     @property
     def length(self) -> int:
+        """Vectors whose products are in the matrix."""
         return len(self._diagonal)
 
     @property
     def beta(self) -> float:
+        """Length of the residual."""
         return self._beside[-1]
 
     def add(self, alpha: float, beta: float, leak: Floats) -> None:
@@ -134,7 +132,8 @@ class Krylov:
         """Return what it consists of."""
         return {
             "begin": self.begin, "closed": self.closed, "scale": self.scale, "diagonal": self._diagonal,
-            "beside": self._beside, "leaks": torch.from_numpy(self._leaks), "couplings": None if self.couplings is None else self.couplings.tolist(),
+            "beside": self._beside, "leaks": torch.from_numpy(self._leaks),
+            "couplings": None if self.couplings is None else self.couplings.tolist(),
         }  # fmt: skip
 
     @classmethod

@@ -74,16 +74,16 @@ class Lanczos:
     Notes
     -----
     Lanczos (1950); thick restarts as Wu and Simon (2000, SIAM J. Matrix Anal. Appl. 22, 602). A vector is
-    orthogonalised against all others, a second time where the first has cancelled digits. While ``rows`` allow
-    there is no restart, so that no space of so many products holds better approximations.
+    orthogonalised against all others, a second time where the first has cancelled digits. While ``rows``
+    allow there is no restart, so that no space of so many products holds better approximations.
 
-    One start sees one vector of each eigenspace. After convergence another one is drawn at right angles to all
-    vectors, and its own space built, until the bound of Kuczynski and Wozniakowski (1992, SIAM J. Matrix Anal.
-    Appl. 13, 1094) says that what is left has no eigenvalue above those found: with probability 1 - d, the
-    largest eigenvalue of a space is less than the share (log(1.648 sqrt(n) / d) / (2 p - 1))**2 of the width
-    of its spectrum above the largest of p products. Where it finds one that was missed, it goes on until that
-    has converged, and one more start follows. A space that closes (a residual of zero) is followed
-    by another start as well.
+    One start sees one vector of each eigenspace. After convergence another one is drawn at right angles to
+    all vectors, and its own space built, until the bound of Kuczynski and Wozniakowski (1992, SIAM J. Matrix
+    Anal. Appl. 13, 1094) says that what is left has no eigenvalue above those found: with probability 1 - d,
+    the largest eigenvalue is above the largest Ritz value of p products by less than the share
+    (log(1.648 sqrt(n) / d) / (2 p - 1))**2 of the width of the spectrum. Where one shows that was missed,
+    its space is built until it has converged, and one more start follows. After a space that closes (a
+    residual of zero) there is another start as well.
 
     Time is that of the products, and O(n j) for the j-th; memory is ``rows`` vectors.
     """
@@ -121,9 +121,11 @@ class Lanczos:
         converged = 0
         while True:
             if not self.spaces or self.spaces[-1].closed:
-                if len(self.spaces) > 1 and not self._found_more():
+                if self._mixed():
+                    self._begin_again()
+                elif len(self.spaces) > 1 and not self._found_more():
                     return True
-                if not self._start():
+                elif not self._start():
                     self.unseen = -math.inf  # every direction has been seen
                     return True
             if not more(self.products, converged):
@@ -133,8 +135,13 @@ class Lanczos:
             if space.closed or space.length >= self._next or self._full(space):
                 converged = self._look(space)
 
+    def _mixed(self) -> bool:
+        """Whether pairs of spaces that are closed have not converged: they lean on each other."""
+        values, residuals, _ = self._ritz()
+        return self._converged(values, residuals) < min(self.top, len(values))
+
     def _found_more(self) -> bool:
-        """Whether the newest space has shown that others have missed something, so that more may be missing."""
+        """Whether the newest space has shown that others have missed something, and may have more."""
         values, _, origin = self._ritz()
         last = len(self.spaces) - 1
         others, own = values[origin < last], values[origin == last]
@@ -157,10 +164,10 @@ class Lanczos:
     def _condense(self, kept: npt.NDArray[np.bool_]) -> None:
         """Keep of all spaces, which are to be closed, some of the largest pairs alone, to have room."""
         values, residuals, _ = self._ritz()
-        kept = np.flatnonzero(kept[: len(values)])
-        self.basis.rotate(0, self.weights(len(values))[:, kept])
-        self.basis.shorten(len(kept))
-        self.spaces = [Krylov.of_pairs(values[kept], residuals[kept])] if len(kept) else []
+        which = np.flatnonzero(kept[: len(values)])
+        self.basis.rotate(0, self.weights(len(values))[:, which])
+        self.basis.shorten(len(which))
+        self.spaces = [Krylov.of_pairs(values[which], residuals[which])] if len(which) else []
 
     def _stuck(self, space: Krylov, residuals: Floats) -> bool:
         """Whether a pair that is wanted leans on rows before its space, so that it cannot converge in it."""
@@ -218,7 +225,9 @@ class Lanczos:
         if not space.closed and self._full(space):
             self._shorten(space, int(np.count_nonzero(origin[: self.top] == last)))
         far = not last and converged < self.top // 2
-        self._next = max(space.length + max(space.length // (10 if far else _OFTEN), 1), 1 if last else self.top)
+        self._next = max(
+            space.length + max(space.length // (10 if far else _OFTEN), 1), 1 if last else self.top
+        )
         return converged
 
     def _bound(self, space: Krylov) -> None:
@@ -257,7 +266,7 @@ class Lanczos:
     @property
     def scale(self) -> float:
         """Largest magnitude seen."""
-        return max(space.scale for space in self.spaces)
+        return max((space.scale for space in self.spaces), default=0.0)
 
     @property
     def used(self) -> list[Krylov]:

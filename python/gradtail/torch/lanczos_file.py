@@ -46,7 +46,9 @@ class LanczosFile:
             found = torch.load(self._path, weights_only=True, map_location="cpu")
             kind = found["format"]
         except Exception as error:
-            raise ValueError(f"checkpoint: expected a file of an earlier search, got {self._path} ({error})") from None
+            raise ValueError(
+                f"checkpoint: expected a file of an earlier search, got {self._path} ({error})"
+            ) from None
         if kind != _FORMAT:
             raise ValueError(f"checkpoint: expected format {_FORMAT}, got {kind!r} in {self._path}")
         for name, own in self._identity.items():
@@ -76,5 +78,7 @@ class LanczosFile:
 
 def _same(saved: Any, own: Any) -> bool:
     if isinstance(own, float) and isinstance(saved, float):
-        return math.isclose(saved, own, rel_tol=_ALIKE, abs_tol=1e-12) or (math.isnan(saved) and math.isnan(own))
+        return math.isclose(saved, own, rel_tol=_ALIKE, abs_tol=1e-12) or (
+            math.isnan(saved) and math.isnan(own)
+        )
     return bool(saved == own)

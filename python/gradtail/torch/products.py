@@ -67,7 +67,11 @@ def lacks_second_derivative(error: RuntimeError) -> bool:
 
 def kept(problem: Problem, batch: Batch, number: int, operator: Operator) -> Product:
     """Keep the graph of the first backward, and run the second alone for each product."""
-    return _kept_hessian(problem, batch, number) if operator == "hessian" else _kept_gauss(problem, batch, number)
+    return (
+        _kept_hessian(problem, batch, number)
+        if operator == "hessian"
+        else _kept_gauss(problem, batch, number)
+    )
 
 
 def _kept_hessian(problem: Problem, batch: Batch, number: int) -> Product:
@@ -108,7 +112,12 @@ def _kept_gauss(
         (curved,) = torch.autograd.grad(outer, leaf, forward, retain_graph=True, materialize_grads=True)
         return list(
             torch.autograd.grad(
-                output, problem.parameters, curved, retain_graph=True, allow_unused=True, materialize_grads=True
+                output,
+                problem.parameters,
+                curved,
+                retain_graph=True,
+                allow_unused=True,
+                materialize_grads=True,
             )
         )
 
@@ -155,7 +164,9 @@ def rows(problem: Problem, batch: Batch, number: int) -> Tensor:
         torch.manual_seed(problem.seed + number)
         try:
             found = each(values, inputs, targets)
-        except Exception:  # a model that cannot be mapped over examples: one by one, where a true error comes again
+        except (
+            Exception
+        ):  # a model that cannot be mapped over examples: one by one, where a true error comes again
             pass
         else:
             return torch.cat([found[name].reshape(batch.size, -1) for name in names], dim=1)
@@ -184,7 +195,7 @@ def of_rows(matrix: Tensor, parameters: list[nn.Parameter]) -> Product:
     def product(v: Vectors) -> Vectors:
         flat = torch.cat([part.reshape(-1).to(matrix.dtype) for part in v])
         found = matrix.T @ (matrix @ flat) / len(matrix)
-        return [part.view_as(p) for part, p in zip(found.split(sizes), parameters, strict=True)]
+        return [part.view_as(p) for part, p in zip(torch.split(found, sizes), parameters, strict=True)]
 
     return product
 
@@ -236,10 +247,7 @@ def linearised(
             if operator == "hessian":
                 graph = _traced(torch.func.grad(value, argnums=tuple(range(len(values)))), values)
 
-                def product(v: Vectors) -> Vectors:
-                    with torch.no_grad():
-                        return list(graph(*v))
-
+                product = _without_graph(graph)
             else:
                 graph = _traced(lambda *parameters: [output(*parameters)], values)
                 product = _kept_gauss(problem, batch, number, graph)
@@ -250,15 +258,25 @@ def linearised(
     return product, _held_bytes(graph, values)
 
 
+def _without_graph(graph: Callable[..., Any]) -> Product:
+    def product(v: Vectors) -> Vectors:
+        with torch.no_grad():
+            return list(graph(*v))
+
+    return product
+
+
 def _traced(function: Callable[..., Any], values: Vectors) -> torch.fx.GraphModule:
     from torch.autograd import forward_ad
     from torch.fx.experimental.const_fold import split_const_subgraphs
     from torch.fx.experimental.proxy_tensor import make_fx
 
+    make_dual: Callable[..., Any] = forward_ad.make_dual
+    unpack_dual: Callable[..., Any] = forward_ad.unpack_dual
+
     def tangents(*vectors: Tensor) -> Vectors:
         with forward_ad.dual_level():
-            duals = [forward_ad.make_dual(p, v) for p, v in zip(values, vectors, strict=True)]
-            found = [forward_ad.unpack_dual(part) for part in function(*duals)]
+            found = list(map(unpack_dual, function(*map(make_dual, values, vectors))))
         return [torch.zeros_like(part.primal) if part.tangent is None else part.tangent for part in found]
 
     return split_const_subgraphs(make_fx(tangents)(*map(torch.zeros_like, values)))
