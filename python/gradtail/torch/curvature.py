@@ -131,6 +131,9 @@ class Curvature:
         if self._differences or expected < 2:
             return 0
         largest = max(batch.size for batch in self._batches)
+        every = int(self.graph_bytes * self.examples / largest)
+        if every <= memory + self.graph_bytes:  # then nothing is recomputed, whose graph would need room
+            memory += self.graph_bytes
         taken = 0
         for i, batch in enumerate(self._batches):
             bytes_ = int(self.graph_bytes * batch.size / largest)

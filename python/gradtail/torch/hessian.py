@@ -159,7 +159,7 @@ def hessian_spectrum(
             min(_PER_VALUE * top + _MORE, limit),
             lambda: not interrupts.stopped,
         )
-        rows = min(elements, rows + (spare - graphs) // row)
+        rows = min(elements, rows + max(spare - graphs, 0) // row)
         solver = Lanczos(
             curvature.product, elements, top, tol=tol, noise=curvature.noise, rows=rows,
             dtype=curvature.dtype, device=curvature.device, seed=seed,

@@ -126,8 +126,11 @@ class Lanczos:
                 elif len(self.spaces) > 1 and not self._found_more():
                     return True
                 elif not self._start():
-                    self.unseen = -math.inf  # every direction has been seen
-                    return True
+                    if sum(space.length for space in self.spaces) == self.n:
+                        self.unseen = -math.inf
+                        return True
+                    self._condense(np.ones(self.top, bool))  # residuals are directions not seen yet
+                    continue
             if not more(self.products, converged):
                 return False
             self._step()
@@ -199,7 +202,7 @@ class Lanczos:
         leak = self.basis.remove_from(w, space.begin)
         beta = float(torch.linalg.vector_norm(w))
         space.add(alpha, beta, leak)
-        if beta <= _ROUNDING * self._noise * space.scale or len(self.basis) >= self.n:
+        if beta <= self.rounding or len(self.basis) >= self.n:
             space.close()
         else:
             self.basis.append(w.div_(beta))
