@@ -15,6 +15,7 @@ from gradtail.torch.products import Operator, Problem, Product, Vectors
 WORTH_TRACING = 1 << 30
 """Bytes of kept graphs, times products, from which tracing them pays for its time."""
 
+_ASYMMETRY = 1e-3
 _GRAPH = 2  # what a kept graph takes over what it has saved
 _TRACE = 4  # what a trace holds over that, before it is known
 
@@ -80,22 +81,35 @@ class Curvature:
                 held[saved.untyped_storage().data_ptr()] = saved.untyped_storage().nbytes()
             return saved
 
+        why = None
         try:
             with torch.autograd.graph.saved_tensors_hooks(see, lambda saved: saved):
                 product = products.kept(self._problem, first, 0, self._operator)
-            product(self._split(self.random(torch.Generator().manual_seed(0))))
+            if not self._symmetric(product):
+                why = "its second derivatives are not symmetric"
         except RuntimeError as error:
             if not products.lacks_second_derivative(error):
                 raise
+            why = str(error).splitlines()[0]
+        if why is not None:
             if self._operator != "hessian":
                 raise ValueError(
                     f"operator: expected 'hessian' for a model that cannot be differentiated twice, got "
-                    f"{self._operator!r} ({error})"
-                ) from error
-            self._differentiate_by_steps(str(error))
+                    f"{self._operator!r} ({why:.90})"
+                )
+            self._differentiate_by_steps(why)
         for p in self._problem.parameters:
             held.pop(p.untyped_storage().data_ptr(), None)
         return _GRAPH * sum(held.values())
+
+    def _symmetric(self, product: Product) -> bool:
+        """Compare u'Hv and v'Hu: functions with a first derivative alone may lose terms of H in silence."""
+        generator = torch.Generator().manual_seed(0)
+        u, v = self.random(generator), self.random(generator)
+        hu, hv = (self._flat(product(self._split(w))) for w in (u, v))
+        size = float(torch.linalg.vector_norm(hu) + torch.linalg.vector_norm(hv))
+        difference = abs(float(torch.dot(u, hv) - torch.dot(v, hu)))
+        return not difference > max(_ASYMMETRY, 100 * self.noise) * size  # NaN is the solver's to refuse
 
     def _differentiate_by_steps(self, why: str) -> None:
         self._differences = True
@@ -103,7 +117,7 @@ class Curvature:
         self.noise = self.noise ** (2 / 3)
         self.warnings.append(
             f"products are differences of gradients, exact to about {self.noise:.1g} of the largest "
-            f"eigenvalue, as model or loss cannot be differentiated twice ({why.splitlines()[0]:.90})"
+            f"eigenvalue, as model or loss cannot be differentiated twice ({why:.90})"
         )
 
     def random(self, generator: torch.Generator) -> Tensor:

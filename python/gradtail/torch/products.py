@@ -227,7 +227,8 @@ def linearised(
     -----
     Of a Hessian it is the gradient that is traced: what remains is about as many operations as a forward and
     a backward pass have, and none of them the derivative of a backward convolution by its weights, which is
-    slow on CPUs. Of a Gauss-Newton matrix it is the model.
+    slow on CPUs. Of a Gauss-Newton matrix it is the model. What PyTorch cannot differentiate so
+    (mse_loss, batch normalisation in training mode) is not traced.
     """
     own = own_names(problem)
     values = [p.detach() for p in problem.parameters]
@@ -267,6 +268,10 @@ def _without_graph(graph: Callable[..., Any]) -> Product:
 
 
 def _traced(function: Callable[..., Any], values: Vectors) -> torch.fx.GraphModule:
+    """Trace the derivative of a function of tensors along others.
+
+    It is taken without a trace first: an operation that fails then can end the process within a trace.
+    """
     from torch.autograd import forward_ad
     from torch.fx.experimental.const_fold import split_const_subgraphs
     from torch.fx.experimental.proxy_tensor import make_fx
@@ -279,6 +284,7 @@ def _traced(function: Callable[..., Any], values: Vectors) -> torch.fx.GraphModu
             found = list(map(unpack_dual, function(*map(make_dual, values, vectors))))
         return [torch.zeros_like(part.primal) if part.tangent is None else part.tangent for part in found]
 
+    tangents(*values)
     return split_const_subgraphs(make_fx(tangents)(*map(torch.zeros_like, values)))
 
 
