@@ -54,7 +54,7 @@ def test_products_are_those_of_the_dense_matrix(nets, net, operator, way, monkey
         monkeypatch.setattr(curvature_module, "WORTH_TRACING", 0)
     expected = DENSE[operator](model, loss, data)
     memory = 0 if way == "recomputed" else 1 << 30
-    found, curvature = as_matrix(model, loss, data, operator, batch_size=40, memory=memory)
+    found, curvature = as_matrix(model, loss, data, operator, batch_size=20, memory=memory)
     scale = np.abs(expected).max()
     assert np.abs(found - expected).max() < 1e-5 * scale
     assert np.abs(found - found.T).max() < 1e-5 * scale
