@@ -20,6 +20,8 @@ class Basis:
     Parameters
     ----------
     n : int
+    most : int
+        Rows.
     dtype : torch.dtype
     device : torch.device
 
@@ -29,8 +31,8 @@ class Basis:
     Every projection is a product of a matrix and a vector, O(n) a row.
     """
 
-    def __init__(self, n: int, dtype: torch.dtype, device: torch.device) -> None:
-        self.n, self.dtype, self.device = n, dtype, device
+    def __init__(self, n: int, most: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.n, self._most, self.dtype, self.device = n, most, dtype, device
         self._pieces: list[Tensor] = []
         self._count = 0
 
@@ -43,7 +45,8 @@ class Basis:
     def append(self, row: Tensor) -> None:
         """Add a row."""
         if self._count == len(self._pieces) * _ROWS:
-            self._pieces.append(torch.empty(_ROWS, self.n, dtype=self.dtype, device=self.device))
+            rows = min(_ROWS, self._most - self._count)
+            self._pieces.append(torch.empty(rows, self.n, dtype=self.dtype, device=self.device))
         self._count += 1
         self[self._count - 1].copy_(row)
 

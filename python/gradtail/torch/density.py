@@ -255,7 +255,7 @@ def _open(
 def _quadrature(at: _Opened, v: Tensor, steps: int, more: Callable[[], bool]) -> tuple[Floats, Floats] | None:
     """Return nodes and weights of the spectral measure of a vector; None if asked to stop."""
     curvature = at.curvature
-    basis = Basis(curvature.n, curvature.dtype, curvature.device)
+    basis = Basis(curvature.n, steps, curvature.dtype, curvature.device)
     basis.append(v / torch.linalg.vector_norm(v))
     diagonal: list[float] = []
     beside: list[float] = []

@@ -21,6 +21,9 @@ CHECK_ROWS = 64
 """Most products of a search for eigenvalues that were missed, before it has found one."""
 
 _CHANCE = 1e-3  # that such a search overlooks one
+_SHIFT = (
+    0.05  # of the last eigenvalue: one missed that is so little above it would shift the last ranks alone
+)
 _OF_LARGEST = 0.01  # below this part of the largest, eigenvalues are as exact as those at it
 _ROUNDING = 20.0  # times that of a product: all that can be asked for
 _ERRORS = 4.0  # the same: what a pair has at least
@@ -79,8 +82,9 @@ class Lanczos:
 
     One start sees one vector of each eigenspace. After convergence another one is drawn at right angles to
     all vectors, and its own space built, until the bound of Kuczynski and Wozniakowski (1992, SIAM J. Matrix
-    Anal. Appl. 13, 1094) says that what is left has no eigenvalue above those found: with probability 1 - d,
-    the largest eigenvalue is above the largest Ritz value of p products by less than the share
+    Anal. Appl. 13, 1094) says that what is left has no eigenvalue more than 5 % above the last that was
+    found (a nearer one would shift the last ranks by less): with probability 1 - d, d = 1 / 1000, the largest
+    eigenvalue is above the largest Ritz value of p products by less than the share
     (log(1.648 sqrt(n) / d) / (2 p - 1))**2 of the width of the spectrum. Where one shows that was missed,
     its space is built until it has converged, and one more start follows. After a space that closes (a
     residual of zero) there is another start as well.
@@ -104,7 +108,7 @@ class Lanczos:
         self._product, self.n, self.top, self._tol, self._noise = product, n, top, tol, noise
         self._rows = min(rows, n)
         self._generator = torch.Generator().manual_seed(seed)
-        self.basis = Basis(n, dtype, device)
+        self.basis = Basis(n, self._rows, dtype, device)
         self.spaces: list[Krylov] = []
         self.products = 0
         self.unseen = math.inf
@@ -281,10 +285,12 @@ class Lanczos:
         return int(good.size if good.all() else np.argmin(good))
 
     def clear(self) -> bool:
-        """Whether nothing above the last of the largest can have been missed, as far as ``tol`` tells."""
+        """Whether nothing was missed that would change an eigenvalue by over 5 % of the last one."""
         values, _, _ = self._ritz()
         floor = values[self.top - 1 : self.top]
-        return bool(floor.size and self.unseen <= floor[0] + self._allowed(floor)[0])
+        if not floor.size:
+            return False
+        return bool(self.unseen <= floor[0] + max(self._allowed(floor)[0], _SHIFT * abs(floor[0])))
 
     @property
     def rounding(self) -> float:
@@ -341,9 +347,11 @@ class Lanczos:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
-        for piece in state["basis"]:
-            for row in piece:
-                self.basis.append(row.to(self.basis.device))
+        rows = [row for piece in state["basis"] for row in piece]
+        own = self.basis
+        self.basis = Basis(self.n, max(self._rows, len(rows)), own.dtype, own.device)
+        for row in rows:
+            self.basis.append(row)
         self.spaces = [Krylov.from_state_dict(own) for own in state["spaces"]]
         self.products, self.unseen, self._next = state["products"], state["unseen"], state["next"]
         self._generator.set_state(state["generator"])

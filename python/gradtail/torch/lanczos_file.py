@@ -26,9 +26,16 @@ class LanczosFile:
     path : Path
     identity : dict
         What makes a problem the same: numbers and text by name.
+
+    Raises
+    ------
+    ValueError
+        Its folder does not exist.
     """
 
     def __init__(self, path: Path, identity: dict[str, Any]) -> None:
+        if not path.parent.is_dir():
+            raise ValueError(f"checkpoint: expected a file in a folder that exists, got {path}")
         self._path, self._identity = path, identity
         self._last, self._took = time.perf_counter(), 0.0
 
