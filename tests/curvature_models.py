@@ -61,5 +61,12 @@ def dense_second_moment(model, loss, data):
     return (total / len(x)).numpy()
 
 
+def dense_covariance(model, loss, data):
+    x, y = data[0].double(), data[1].double() if data[1].is_floating_point() else data[1]
+    function, at = _flat_function(model, lambda call: loss(call(x), y))
+    (mean,) = torch.autograd.grad(function(at.requires_grad_()), at)
+    return dense_second_moment(model, loss, data) - torch.outer(mean, mean).numpy()
+
+
 def largest(matrix, top):
     return np.linalg.eigvalsh(matrix)[::-1][:top]

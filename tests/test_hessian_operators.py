@@ -7,6 +7,7 @@ torch = pytest.importorskip("torch", reason="needs torch (the extra gradtail[tor
 
 from curvature_models import (  # noqa: E402
     ce,
+    dense_covariance,
     dense_gauss_newton,
     dense_hessian,
     dense_second_moment,
@@ -21,8 +22,14 @@ from gradtail.torch import hessian_spectrum, hessian_trace  # noqa: E402
 from gradtail.torch.asked import batches_of_all, problem_of  # noqa: E402
 from gradtail.torch.curvature import Curvature  # noqa: E402
 
-DENSE = {"hessian": dense_hessian, "gauss_newton": dense_gauss_newton, "second_moment": dense_second_moment}
-KEPT = {"hessian": "kept graph", "gauss_newton": "kept graph", "second_moment": "kept gradients"}
+DENSE = {
+    "hessian": dense_hessian, "gauss_newton": dense_gauss_newton, "second_moment": dense_second_moment,
+    "covariance": dense_covariance,
+}  # fmt: skip
+KEPT = {
+    "hessian": "kept graph", "gauss_newton": "kept graph", "second_moment": "kept gradients",
+    "covariance": "kept gradients",
+}  # fmt: skip
 
 
 def as_matrix(model, loss, data, operator, *, batch_size=None, memory=0, params=None, mode=None):
@@ -58,7 +65,11 @@ def test_products_are_those_of_the_dense_matrix(nets, net, operator, way, monkey
     scale = np.abs(expected).max()
     assert np.abs(found - expected).max() < 1e-5 * scale
     assert np.abs(found - found.T).max() < 1e-5 * scale
-    traced = way == "traced" and operator != "second_moment" and (net, operator) != ("numbers", "hessian")
+    traced = (
+        way == "traced"
+        and operator in ("hessian", "gauss_newton")
+        and (net, operator) != ("numbers", "hessian")
+    )
     assert curvature.products_by == ("recomputed" if not memory else "traced" if traced else KEPT[operator])
 
 

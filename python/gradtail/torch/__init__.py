@@ -1,5 +1,6 @@
 """gradtail for people who train with PyTorch: the only part that imports torch."""
 
+from gradtail.torch.against import CovarianceAgainstHessian, covariance_against_hessian
 from gradtail.torch.collect import collect_gradients
 from gradtail.torch.collection import GradientCollection
 from gradtail.torch.density import hessian_density, hessian_trace
@@ -10,12 +11,14 @@ from gradtail.torch.merging import merge_states
 from gradtail.torch.monitor import Monitor
 
 __all__ = [
+    "CovarianceAgainstHessian",
     "GradientCollection",
     "HessianSpectrum",
     "Monitor",
     "SpectralDensity",
     "TraceEstimate",
     "collect_gradients",
+    "covariance_against_hessian",
     "hessian_density",
     "hessian_spectrum",
     "hessian_trace",

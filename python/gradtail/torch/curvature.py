@@ -21,13 +21,13 @@ _TRACE = 4  # what a trace holds over that, before it is known
 
 
 class Curvature:
-    """The Hessian, the Gauss-Newton matrix, or the second moment of the gradients of single examples.
+    """The Hessian, the Gauss-Newton matrix, or a second moment of the gradients of single examples.
 
     Parameters
     ----------
     problem : Problem
     batches : list of Batch
-    operator : {"hessian", "gauss_newton", "second_moment"}
+    operator : {"hessian", "gauss_newton", "second_moment", "covariance"}
 
     Attributes
     ----------
@@ -61,6 +61,7 @@ class Curvature:
         self._ways: list[str] = ["recomputed"] * len(batches)
         self._kept: list[Product | None] = [None] * len(batches)
         self._differences = False
+        self._mean: Tensor | None = None
         self.graph_bytes = self._try()
 
     @property
@@ -72,7 +73,7 @@ class Curvature:
     def _try(self) -> int:
         """Take one product of the largest batch, and see what its graph holds."""
         first = max(self._batches, key=lambda batch: batch.size)
-        if self._operator == "second_moment":
+        if self._operator in products.OF_EXAMPLES:
             return first.size * self.n * torch.empty((), dtype=self.dtype).element_size()
         held: dict[int, int] = {}
 
@@ -153,12 +154,8 @@ class Curvature:
             bytes_ = int(self.graph_bytes * batch.size / largest)
             if taken + bytes_ > memory or not go_on():
                 break
-            if self._operator == "second_moment":
-                matrix = products.rows(self._problem, batch, i).to(self.dtype)
-                self._kept[i], self._ways[i] = (
-                    products.of_rows(matrix, self._problem.parameters),
-                    "kept gradients",
-                )
+            if self._operator in products.OF_EXAMPLES:
+                self._kept[i], self._ways[i] = self._of_examples(batch, i), "kept gradients"
                 taken += bytes_
                 continue
             product = products.kept(self._problem, batch, i, self._operator)
@@ -181,13 +178,27 @@ class Curvature:
         total = torch.zeros(self.n, dtype=self.dtype, device=self.device)
         for i, batch in enumerate(self._batches):
             product = self._kept[i]
-            if product is None and self._operator == "second_moment":
-                matrix = products.rows(self._problem, batch, i).to(self.dtype)
-                product = products.of_rows(matrix, self._problem.parameters)
+            if product is None and self._operator in products.OF_EXAMPLES:
+                product = self._of_examples(batch, i)
             elif product is None:
                 product = products.kept(self._problem, batch, i, self._operator)
             total.add_(self._flat(product(parts)), alpha=batch.size / self.examples)
+        if self._operator == "covariance":
+            if self._mean is None:
+                self._mean = self._mean_of_examples()
+            total.sub_(self._mean, alpha=float(torch.dot(self._mean, v)))
         return total
+
+    def _of_examples(self, batch: Batch, number: int) -> Product:
+        matrix = products.rows(self._problem, batch, number).to(self.dtype)
+        return products.of_rows(matrix, self._problem.parameters)
+
+    def _mean_of_examples(self) -> Tensor:
+        """Average the gradients that the products are made of: the loss of a batch need not be their mean."""
+        total = torch.zeros(self.n, dtype=self.dtype, device=self.device)
+        for i, batch in enumerate(self._batches):
+            total += products.rows(self._problem, batch, i).to(self.dtype).sum(dim=0)
+        return total / self.examples
 
     def gradient(self) -> Tensor:
         """Return the mean gradient, shape (n,)."""

@@ -71,9 +71,10 @@ def hessian_spectrum(
         negative ones come last.
     params : filter, optional
         Which parameters, as for :class:`Monitor`, such as the last layer; all others are constants.
-    operator : {"hessian", "gauss_newton", "second_moment"}
+    operator : {"hessian", "gauss_newton", "second_moment", "covariance"}
         The Hessian; the mean of J'HJ, with J the derivative of the model's output and H the Hessian of
-        the loss by the output; or the mean of g g' over the gradients g of single examples, not centred.
+        the loss by the output; the mean of g g' over the gradients g of single examples, not centred; or
+        their covariance, about the mean gradient, over their number.
     batch_size : int, optional
         Examples of each batch, 512 by default; not for ready batches.
     vectors : bool

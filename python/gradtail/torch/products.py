@@ -12,7 +12,10 @@ from torch import Tensor, nn
 
 from gradtail.torch.batches import Batch
 
-Operator = Literal["hessian", "gauss_newton", "second_moment"]
+Operator = Literal["hessian", "gauss_newton", "second_moment", "covariance"]
+OF_EXAMPLES: tuple[Operator, ...] = ("second_moment", "covariance")
+"""Those made of the gradients of single examples."""
+
 Vectors: TypeAlias = list[Tensor]
 Product: TypeAlias = Callable[[Vectors], Vectors]
 """Takes and returns one tensor a parameter."""
