@@ -114,9 +114,9 @@ def hessian_spectrum(
     -----
     Lanczos' method with full reorthogonalisation (see :class:`gradtail.torch.lanczos.Lanczos`, which says
     how eigenvalues that occur more than once are found, and how surely), restarted when the vectors fill the
-    memory. ``provenance["unseen_above"]`` is a bound for what may have been missed. The method is that of
-    Tang et al., "Investigating the Overlooked Hessian Structure" (2025, arXiv:2201.13011), whose
-    power law of the result is :meth:`HessianSpectrum.power_law`.
+    memory. ``provenance["unseen_above"]`` is a bound for what may have been missed. What Tang et al.,
+    "Investigating the Overlooked Hessian Structure" (2025, arXiv:2201.13011), fit to these
+    eigenvalues is :meth:`HessianSpectrum.power_law`.
 
     A product takes about as long as a gradient where it could be traced, twice as long where the graph of
     the first backward pass was kept, and three times where the memory is too small for either. 2.5 K to 5 K
