@@ -181,6 +181,12 @@ class _Examples:
             )
         self.count = len(data[0]) if self._tensors else len(data)
 
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """Return the pair, where it is one."""
+        inputs, targets = self._data
+        return inputs, targets
+
     def take(self, index: Numbers) -> Batch:
         """Collect the examples of these numbers."""
         if self._tensors:
@@ -252,3 +258,61 @@ def _moved(value: Any, device: torch.device) -> Any:
     if isinstance(value, Mapping):
         return {key: _moved(part, device) for key, part in value.items()}
     return value
+
+
+def held_batches(data: Any, batch_size: int | None, default: int) -> list[Batch]:
+    """Return all of the data in batches that stay the same; of a pair of tensors they are no copies.
+
+    Parameters
+    ----------
+    data : pair of tensors, indexable data set, or iterable of batches
+    batch_size : int or None
+        None is ``default``, or as the batches come.
+    default : int
+
+    Raises
+    ------
+    TypeError, ValueError
+        Data or a batch size that is none.
+    """
+    if batch_size is not None and (
+        isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer))
+    ):
+        raise TypeError(f"batch_size: expected an int, got {type(batch_size).__name__}")
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+    if _is_pair(data):
+        tensors = _Examples(data).tensors
+        size = int(batch_size or default)
+        found = [
+            Batch(inputs, targets, len(inputs))
+            for inputs, targets in zip(*(torch.split(part, size) for part in tensors), strict=True)
+        ]
+    elif _is_indexable(data):
+        examples, size = _Examples(data), int(batch_size or default)
+        found = [
+            examples.take(np.arange(begin, min(begin + size, examples.count)))
+            for begin in range(0, examples.count, size)
+        ]
+    elif not isinstance(data, Iterable):
+        raise TypeError(
+            "data: expected a pair of tensors, an indexable data set or an iterable of batches, "
+            f"got {type(data).__name__}"
+        )
+    elif batch_size is not None:
+        raise ValueError("batch_size: expected none where batches come ready, in their order, got one")
+    else:
+        found = [_checked(batch) for batch in data]
+    if sum(batch.size for batch in found) < 1:
+        raise ValueError("data: expected at least 1 example, got none")
+    return [batch for batch in found if batch.size]
+
+
+def batch_bytes(batches: Iterable[Batch]) -> int:
+    """Return the memory that the tensors of batches take."""
+    return sum(
+        tensor.numel() * tensor.element_size()
+        for batch in batches
+        for part in (batch.inputs, batch.targets)
+        for tensor in _tensors(part)
+    )
