@@ -9,10 +9,7 @@ import argparse
 from pathlib import Path
 
 from gradtail.cli_options import UserError, at_least, need
-
-_SWEEPS = (
-    "optimizer", "batch-size", "train-size", "label-noise", "width", "depth", "epochs", "language",
-)  # fmt: skip
+from gradtail.experiments.hessian_sweeps import SWEEPS
 
 
 def add_studies(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -80,13 +77,13 @@ def add_hessian_spectrum(studies: argparse._SubParsersAction[argparse.ArgumentPa
     )
     study.add_argument(
         "--sweep", type=_sweeps, action="append", metavar="WHAT",
-        help=f"vary this instead, one or a list with commas, more than once: {', '.join(_SWEEPS)}; language "
+        help=f"vary this instead, one or a list with commas, more than once: {', '.join(SWEEPS)}; language "
         "is the last layer of a small GPT over its training",
     )  # fmt: skip
     for option, least, what in (
         ("--samples", 2, "training examples that the Hessian is taken over; default: 512"),
         ("--eigenvalues", 3, "the largest; default: 1000 for MNIST and language, 200 for the digits"),
-        ("--epochs", 1, "of training; default: 50"),
+        ("--epochs", 1, "of training; default: 50 for MNIST, 200 for the digits"),
         ("--seeds", 1, "repeats; default: 1"),
         ("--text-steps", 1, "of the training of the GPT; default: 1000"),
     ):
@@ -146,6 +143,6 @@ def _sweeps(text: str) -> tuple[str, ...]:
     """Read names of sweeps between commas."""
     names = tuple(text.split(","))
     for name in names:
-        if name not in _SWEEPS:
-            raise argparse.ArgumentTypeError(f"expected one of {', '.join(_SWEEPS)}, got {name!r}")
+        if name not in SWEEPS:
+            raise argparse.ArgumentTypeError(f"expected one of {', '.join(SWEEPS)}, got {name!r}")
     return names

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from gradtail.estimators.ranks import eigengaps, rank_power_law, subspace_bound
 from gradtail.experiments.classifiers import evaluate, train
 from gradtail.experiments.datasets import Images
-from gradtail.experiments.hessian_rows import LENET, RANDOM_LABELS, Net, Settings
+from gradtail.experiments.hessian_rows import LENET, Net, Settings
+from gradtail.experiments.hessian_sweeps import RANDOM_LABELS
 from gradtail.experiments.networks import LeNet, fully_connected
 from gradtail.experiments.studies import power_law
 from gradtail.report.schema import rounded

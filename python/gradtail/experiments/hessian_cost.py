@@ -61,18 +61,18 @@ def estimate(items: Sequence[Item], settings: Settings, images: Images, language
 
 
 def duration(seconds: float) -> str:
-    """Write about how long something takes.
+    """Say how long something takes.
 
     Examples
     --------
     >>> duration(20), duration(100), duration(1500), duration(9000)
-    ('less than a minute', '2 minutes', '25 minutes', '2.5 hours')
+    ('less than a minute', 'about 2 minutes', 'about 25 minutes', 'about 2.5 hours')
     """
     if seconds < 45:
         return "less than a minute"
     if seconds < 90:
-        return "a minute"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+        return "about a minute"
+    return f"about {seconds / 60:.0f} minutes" if seconds < 5400 else f"about {seconds / 3600:.1f} hours"
 
 
 def _of_net(net: Net, images: Images, settings: Settings) -> Unit:

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from gradtail.experiments.hessian_rows import LANGUAGE, NETWORKS
+from gradtail.experiments.hessian_sweeps import LANGUAGE, NETWORKS
 from gradtail.report import panels, style
 
 Settings: TypeAlias = dict[str, list[dict[str, Any]]]

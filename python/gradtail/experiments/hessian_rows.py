@@ -9,22 +9,19 @@ from typing import Any, TypeAlias
 
 from gradtail.experiments.classifiers import MOMENTUM, RATES, Training
 from gradtail.experiments.datasets import Images
+from gradtail.experiments.hessian_sweeps import (
+    BATCHES,
+    DEPTHS,
+    EPOCHS,
+    LANGUAGE,
+    NETWORKS,
+    NOISES,
+    RANDOM_LABELS,
+    TRAIN_SIZES,
+    WIDTHS,
+)
 
-NETWORKS = "networks"
-LANGUAGE = "language"
-RANDOM_LABELS = "random labels"
 LENET, CONNECTED = "LeNet", "fully connected"
-
-BATCHES = (128, 512, 640, 768, 1024, 8192)
-TRAIN_SIZES = (600, 800, 1000, 3000, 6000)
-NOISES = ("0.4", "0.8", RANDOM_LABELS)
-WIDTHS = (10, 20, 30, 50, 70, 100)
-DEPTHS = (1, 2, 4)
-EPOCHS = (1, 2, 3, 10, 20, 30, 50)
-
-SWEEPS = (
-    "optimizer", "batch-size", "train-size", "label-noise", "width", "depth", "epochs", LANGUAGE,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,8 +41,8 @@ class Settings:
         Training examples that the Hessian is taken over.
     eigenvalues : int or None
         K; None is 1000 for MNIST and 200 for the digits.
-    epochs : int
-        Of training.
+    epochs : int or None
+        Of training; None is 50 for MNIST and 200 for the digits, which have fewer steps in each.
     probes, steps : int
         Random vectors for the density of the spectrum, and products for each.
     limit : int or None
@@ -60,7 +57,7 @@ class Settings:
     seeds: int = 1
     samples: int = 512
     eigenvalues: int | None = None
-    epochs: int = 50
+    epochs: int | None = None
     probes: int = 10
     steps: int = 50
     limit: int | None = None
@@ -70,12 +67,16 @@ class Settings:
     def quick(cls, data: Path | None, out: Path) -> Settings:
         """Return settings that take less than two minutes on two cores."""
         return cls(
-            data, out, samples=256, eigenvalues=50, epochs=5, probes=4, steps=30, limit=5000, text_steps=60
+            data, out, samples=256, eigenvalues=50, epochs=100, probes=4, steps=30, limit=2000, text_steps=60
         )
 
     def top(self, images: Images) -> int:
         """Return K."""
         return self.eigenvalues or (1000 if images.name == "MNIST" else 200)
+
+    def epochs_of(self, images: Images) -> int:
+        """Return the epochs of training."""
+        return self.epochs or (50 if images.name == "MNIST" else 200)
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ def left_out(settings: Settings, images: Images) -> list[str]:
     count = len(images.train[0])
     for sweep, values, most, what in (
         ("batch-size", BATCHES, count, "training images"), ("train-size", TRAIN_SIZES, count, "of them"),
-        ("epochs", EPOCHS, settings.epochs, "epochs"),
+        ("epochs", EPOCHS, settings.epochs_of(images), "epochs"),
     ):  # fmt: skip
         if sweep in settings.sweeps and any(value > most for value in values):
             which = ", ".join(str(value) for value in values if value > most)
@@ -206,7 +207,7 @@ def checkpoints(steps: int) -> list[int]:
 def _of(sweep: str, settings: Settings, images: Images, seed: int) -> Iterator[Row]:
     lenet = Net(LENET, seed=seed)
     connected = Net(CONNECTED, 100, 2, seed=seed)
-    epochs, count = settings.epochs, len(images.train[0])
+    epochs, count = settings.epochs_of(images), len(images.train[0])
     trained = replace(lenet, epochs=epochs, until=epochs)
 
     def after_training(net: Net) -> Net:

@@ -21,7 +21,8 @@ from gradtail.experiments.hessian_case import Weights, examine
 from gradtail.experiments.hessian_cost import duration, estimate
 from gradtail.experiments.hessian_language import Language, correlation
 from gradtail.experiments.hessian_published import audit, published
-from gradtail.experiments.hessian_rows import LANGUAGE, Checkpoint, Item, Net, Row, Settings, left_out, rows
+from gradtail.experiments.hessian_rows import Checkpoint, Item, Net, Row, Settings, left_out, rows
+from gradtail.experiments.hessian_sweeps import LANGUAGE
 from gradtail.experiments.hessian_table import groups, table
 from gradtail.experiments.studies import (
     INTERRUPTED,
@@ -152,14 +153,14 @@ class _Study:
             self.write()
             left = (time.perf_counter() - began) / (i + 1) * (len(missing) - i - 1)
             if i + 1 < len(missing):
-                print(f"about {duration(left)} left", file=sys.stderr, flush=True)
+                print(f"{duration(left)} left", file=sys.stderr, flush=True)
 
     def write(self) -> dict[str, Any]:
         """Write the numbers of the cases done so far, so that none is lost."""
         data = {
             "schema": SCHEMA, "identity": self._identity, "data": self._images.name,
             "images": len(self._images.train[0]), "settings": asdict(self._settings),
-            "training": asdict(Training(self._settings.epochs)), **machine(),
+            "training": asdict(Training(self._settings.epochs_of(self._images))), **machine(),
             "complete": all(key in self.cases for key in self._items),
             "seconds": self._before + time.perf_counter() - self._began, "rows": self._rows,
             "left_out": self._left_out, "correlation": self._correlations(),
@@ -182,7 +183,7 @@ class _Study:
         sweeps = ", ".join(self._settings.sweeps) or "random and trained networks"
         top = self._settings.top(self._images)
         print(
-            f"{'About ' if seconds >= 45 else ''}{duration(seconds)}: {len(missing)} cases of {sweeps}, "
+            f"{duration(seconds).capitalize()}: {len(missing)} cases of {sweeps}, "
             f"{top} eigenvalues over {self._settings.samples} examples each. Ctrl-C keeps what is done, and "
             "the same command goes on from there.",
             file=sys.stderr, flush=True,
@@ -220,5 +221,6 @@ def _identity(settings: Settings, images: Images, config: GPTConfig) -> dict[str
     kept = {name: value for name, value in asdict(settings).items() if name not in _FREE}
     return {
         "data": images.name, "checksum": checksum, **kept, "eigenvalues": settings.top(images),
+        "epochs": settings.epochs_of(images),
         "language model": asdict(config),
     }  # fmt: skip

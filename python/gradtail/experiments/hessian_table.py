@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gradtail.experiments.hessian_published import LANGUAGE_CORRELATIONS, SOURCE, audit
-from gradtail.experiments.hessian_rows import LANGUAGE
+from gradtail.experiments.hessian_sweeps import LANGUAGE
 from gradtail.experiments.studies import mean
 
 
@@ -117,12 +117,12 @@ def _correlation(data: dict[str, Any]) -> list[str]:
 
 def _notes(data: dict[str, Any]) -> list[str]:
     lines = [
-        "power law: whether the K largest eigenvalues reject one at 5 %, exponent fitted; * where the printed",
-        "value of 1.36 / sqrt(K) says otherwise. Eigenvalues are no independent draws: a convention of the",
-        "study, no p-value. K: of those asked for, the ones surely positive. Slope by maximum likelihood, with",
-        "the error of independent draws, and by least squares; gaps: slope of eigenvalue gaps; ranks: directions",
-        "whose turn by a perturbation of 1 % of the largest eigenvalue is bounded. Means over seeds; all else in",
-        "results.json.",
+        "power law: whether the K largest eigenvalues reject one at 5 %, exponent fitted; * where the",
+        "printed value of 1.36 / sqrt(K) says otherwise. Eigenvalues are no independent draws: a convention",
+        "of the study, no p-value. K: of those asked for, the ones surely positive. Slope by maximum",
+        "likelihood, with the error of independent draws, and by least squares; gaps: slope of eigenvalue",
+        "gaps; ranks: directions whose turn by a perturbation of 1 % of the largest eigenvalue is bounded.",
+        "Means over seeds; all else in results.json.",
     ]
     if any(row["published"] is not None for row in data["rows"]):
         count = len(audit())
