@@ -13,7 +13,9 @@ from gradtail.report import panels, style
 Settings: TypeAlias = dict[str, list[dict[str, Any]]]
 
 _POINTS = 600
-_NARROW = 0.004  # of the range of the logarithm: standard deviation of the smoothed density
+_NARROW = 0.006  # of the width of the picture: standard deviation of the smoothed density
+_LINEAR = 1e-3  # share of the largest magnitude, below which the axis is linear
+_LEAST = 1e-6
 
 
 def write(folder: Path, groups: dict[str, Settings], data: dict[str, Any]) -> None:
@@ -25,8 +27,8 @@ def write(folder: Path, groups: dict[str, Settings], data: dict[str, Any]) -> No
             figure = Figure(figsize=(7, 4.6), layout="constrained")
             _spectra(figure.subplots(), settings)
             figure.savefig(folder / f"{sweep}_spectrum.png", dpi=120)
-            figure = Figure(figsize=(7, 4.6), layout="constrained")
-            _densities(figure.subplots(), settings)
+            figure = Figure(figsize=(7, 0.6 + 1.1 * len(settings)), layout="constrained")
+            _densities(figure.subplots(len(settings), 1, sharex=True, squeeze=False)[:, 0], settings)
             figure.savefig(folder / f"{sweep}_density.png", dpi=120)
             if sweep != NETWORKS:
                 figure = Figure(figsize=(8, 4.2), layout="constrained")
@@ -57,26 +59,32 @@ def _spectra(ax: Any, settings: Settings) -> None:
     ax.legend()
 
 
-def _densities(ax: Any, settings: Settings) -> None:
-    for i, (setting, some) in enumerate(settings.items()):
+def _densities(axes: Any, settings: Settings) -> None:
+    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+
+    for i, (ax, (setting, some)) in enumerate(zip(axes, settings.items(), strict=True)):
         found = some[0]["case"]["density"]
         nodes = np.concatenate([np.array(part, np.float64) for part in found["nodes"]])
         weights = np.concatenate([np.array(part, np.float64) for part in found["weights"]])
-        colour = style.SERIES[(1 + i) % len(style.SERIES)]
         reach = float(np.abs(nodes).max()) or 1.0
         # asinh keeps the sign, and opens what crowds about zero.
-        scale = 1e-3 * reach
-        at, width = np.arcsinh(nodes / scale), _NARROW * 2 * np.arcsinh(reach / scale)
-        grid = np.linspace(at.min() - 5 * width, at.max() + 5 * width, _POINTS)
+        at, end = np.arcsinh(nodes / (_LINEAR * reach)), float(np.arcsinh(1 / _LINEAR))
+        width = _NARROW * 2 * end
+        grid = np.linspace(-end - 3 * width, end + 3 * width, _POINTS)
         z = (grid[:, None] - at) / width
         density = np.exp(-0.5 * z * z) @ weights / (len(found["nodes"]) * width * np.sqrt(2 * np.pi))
-        label = f"{setting}: trace {found['trace']:.3g}"
-        ax.semilogy(np.sinh(grid) * 1e-3, np.maximum(density, 1e-8), color=colour, lw=1, label=label)
-    ax.set_xscale("asinh", linear_width=1e-3)
-    ax.set_ylim(1e-7, None)
-    ax.set_xlabel("eigenvalue, as a share of the largest magnitude")
-    ax.set_ylabel("density")
-    ax.legend()
+        colour = style.SERIES[(1 + i) % len(style.SERIES)]
+        ax.fill_between(_LINEAR * np.sinh(grid), np.maximum(density, _LEAST), _LEAST, color=colour, lw=0)
+        ax.set_xscale("asinh", linear_width=_LINEAR)
+        ax.set_yscale("log")
+        ax.set_ylim(_LEAST, 30)
+        panels.logarithmic(ax.yaxis, 3)
+        label = f"{setting}: trace {found['trace']:.3g} ± {found['trace_stderr']:.1g}, reach {reach:.3g}"
+        ax.set_title(label, fontsize=8.5)
+        ax.xaxis.set_major_locator(FixedLocator([-1, -0.1, -0.01, 0, 0.01, 0.1, 1]))
+        ax.xaxis.set_major_formatter(FixedFormatter(["-1", "-0.1", "-0.01", "0", "0.01", "0.1", "1"]))
+        ax.xaxis.set_minor_locator(NullLocator())
+    axes[-1].set_xlabel("eigenvalue, as a share of the largest magnitude; height: density, smoothed")
 
 
 def _power_laws(axes: Any, sweep: str, settings: Settings) -> None:
