@@ -79,7 +79,7 @@ def _densities(axes: Any, settings: Settings) -> None:
         ax.set_yscale("log")
         ax.set_ylim(_LEAST, 30)
         panels.logarithmic(ax.yaxis, 3)
-        label = f"{setting}: trace {found['trace']:.3g} ± {found['trace_stderr']:.1g}, reach {reach:.3g}"
+        label = f"{setting}: trace {found['trace']:.3g} ± {found['trace_stderr']:.2g}, reach {reach:.3g}"
         ax.set_title(label, fontsize=8.5)
         ax.xaxis.set_major_locator(FixedLocator([-1, -0.1, -0.01, 0, 0.01, 0.1, 1]))
         ax.xaxis.set_major_formatter(FixedFormatter(["-1", "-0.1", "-0.01", "0", "0.01", "0.1", "1"]))

@@ -127,7 +127,8 @@ def _notes(data: dict[str, Any]) -> list[str]:
     if any(row["published"] is not None for row in data["rows"]):
         count = len(audit())
         lines.append(
-            f"In print: {SOURCE}; {count} of its rows contradict themselves (audit in results.json)."
+            f"In print: {SOURCE}; K = 1000, Hessian over all training examples; {count} of its rows "
+            "contradict themselves (audit in results.json)."
         )
     return [*lines, *data["left_out"]]
 
