@@ -1,11 +1,10 @@
 """`gradtail reproduce`: data, networks, what is written, and mistakes on the command line."""
 
-import gzip
 import json
-import struct
 
 import numpy as np
 import pytest
+from idx_files import write_idx
 
 torch = pytest.importorskip("torch", reason="needs torch (the extra gradtail[torch])")
 pytest.importorskip("matplotlib", reason="needs matplotlib (the extra gradtail[report])")
@@ -15,29 +14,6 @@ from gradtail.experiments.classifiers import Training, evaluate, train  # noqa: 
 from gradtail.experiments.datasets import load_images  # noqa: E402
 from gradtail.experiments.gradient_structure import SCHEMA, Settings, cases, run, table  # noqa: E402
 from gradtail.experiments.networks import LeNet, fully_connected  # noqa: E402
-
-
-def write_idx(folder, n=40, side=28, zipped=False, seed=0):
-    """Files of MNIST's form: a bright square whose place is the label."""
-    rng = np.random.default_rng(seed)
-    folder.mkdir(exist_ok=True)
-    for images, labels in (
-        ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
-        ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
-    ):
-        y = rng.integers(0, 10, n).astype(np.uint8)
-        x = rng.integers(0, 60, (n, side, side)).astype(np.uint8)
-        for image, label in zip(x, y, strict=True):
-            image[2 + 2 * label : 5 + 2 * label, 2 + 2 * label : 5 + 2 * label] = 255
-        for name, head, values in (
-            (images, struct.pack(">4i", 2051, n, side, side), x), (labels, struct.pack(">2i", 2049, n), y),
-        ):  # fmt: skip
-            content = head + values.tobytes()
-            if zipped:
-                (folder / f"{name}.gz").write_bytes(gzip.compress(content))
-            else:
-                (folder / name).write_bytes(content)
-    return folder
 
 
 @pytest.mark.parametrize("zipped", [False, True])

@@ -7,7 +7,6 @@ wherever gradtail itself does.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import io
 import os
 import sys
@@ -16,15 +15,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gradtail.cli_options import UserError, at_least, need
+from gradtail.cli_studies import add_studies
+
 if TYPE_CHECKING:
     from gradtail.report import Report
 
 USER_ERROR = 2
 INTERRUPTED = 130
-
-
-class UserError(Exception):
-    """Something that the user can mend; shown without a traceback."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -105,47 +103,8 @@ def parser() -> argparse.ArgumentParser:
     )
     report.set_defaults(run=run_report)
 
-    reproduce = commands.add_parser(
-        "reproduce",
-        help="rerun a published study",
-        description="Reruns a published study here, with tables, pictures and all numbers as JSON.",
-    )
-    studies = reproduce.add_subparsers(dest="study", required=True, metavar="STUDY")
-    add_gradient_structure(studies)
+    add_studies(commands)
     return whole
-
-
-def add_gradient_structure(studies: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the study of the structure of stochastic gradients."""
-    study = studies.add_parser(
-        "gradient-structure",
-        help="are gradients and their noise heavy-tailed, across parameters or across batches?",
-        description="Gradients of minibatches at fixed parameters of a LeNet and a fully connected network, "
-        "before and after training: power laws and normality across parameters and across batches, and the "
-        "spectrum of their covariance. About 7 minutes on two cores with MNIST; Ctrl-C keeps what is done.",
-    )
-    study.add_argument(
-        "--data", type=Path, metavar="FOLDER", help="MNIST's four idx files; default: scikit-learn's digits"
-    )
-    study.add_argument("--out", type=Path, default=Path("gradtail-gradient-structure"), metavar="FOLDER",
-                       help="default: %(default)s")  # fmt: skip
-    study.add_argument("--quick", action="store_true", help="fewer batches, one seed: under two minutes")
-    for option, least, default, what in (
-        ("--seeds", 1, 3, "repeats"),
-        ("--batches", 50, 1000, "gradients of each case"),
-        ("--batch-size", 1, 100, "examples of each"),
-        (
-            "--eigenvalues",
-            25,
-            500,
-            "that the power law of the rank is fitted to, half the batches at most",
-        ),
-        ("--epochs", 1, 5, "of training"),
-    ):
-        study.add_argument(
-            option, type=at_least(least), metavar="N", help=f"{what}; default: {default}, less with --quick"
-        )
-    study.set_defaults(run=run_gradient_structure)
 
 
 def run_info(arguments: argparse.Namespace) -> int:
@@ -171,32 +130,6 @@ def run_demo(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise UserError(f"--{error}") from None  # its arguments have the names of the options
     return demo.run()
-
-
-def run_gradient_structure(arguments: argparse.Namespace) -> int:
-    """Rerun the study of the structure of stochastic gradients."""
-    need("reproduce", "torch", "matplotlib", *(() if arguments.data else ("sklearn",)))
-    from dataclasses import replace
-
-    from gradtail.experiments.gradient_structure import BadOption, Settings, run
-
-    settings = Settings.quick(arguments.data, arguments.out) if arguments.quick else Settings(
-        arguments.data, arguments.out
-    )  # fmt: skip
-    names = ("seeds", "batches", "batch_size", "eigenvalues", "epochs")
-    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
-    settings = replace(settings, **given)
-    if "eigenvalues" not in given:
-        settings = replace(settings, eigenvalues=min(settings.eigenvalues, settings.batches // 2))
-    if settings.eigenvalues > settings.batches // 2:
-        raise UserError(
-            f"--eigenvalues: expected at most {settings.batches // 2}, half of the batches, "
-            f"got {settings.eigenvalues}"
-        )
-    try:
-        return run(settings)
-    except BadOption as error:
-        raise UserError(f"--{error}") from None  # its arguments have the names of the options
 
 
 def run_report(arguments: argparse.Namespace) -> int:
@@ -262,28 +195,3 @@ class ShowVersion(argparse.Action):
 
         print(f"gradtail {__version__}")
         parser.exit()
-
-
-def at_least(least: int) -> Callable[[str], int]:
-    """Return a converter to an int that is not below ``least``."""
-
-    def convert(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = least - 1
-        if value < least:
-            raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text!r}")
-        return value
-
-    return convert
-
-
-def need(extra: str, *packages: str) -> None:
-    """Refuse to go on without the packages of an extra."""
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(
-            f"expected {' and '.join(missing)} to be installed, got nothing of that name; "
-            f"pip install 'gradtail[{extra}]'"
-        )

@@ -7,9 +7,7 @@ batches, and the spectrum of their covariance against a power law of the rank.
 
 from __future__ import annotations
 
-import json
 import math
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,22 +19,30 @@ import numpy as np
 import torch
 from torch import nn
 
-from gradtail.estimators.ranks import STEPS_A_RANK, RankPowerLaw, eigengaps, rank_power_law
+from gradtail.estimators.ranks import STEPS_A_RANK, eigengaps, rank_power_law
 from gradtail.estimators.spectrum_result import CovarianceSpectrum
 from gradtail.estimators.structure import Rate, Structure
 from gradtail.estimators.subspace import SubspaceStability
 from gradtail.experiments import structure_figures
 from gradtail.experiments.classifiers import Training, evaluate, train
-from gradtail.experiments.datasets import Images, load_images
+from gradtail.experiments.datasets import Images
 from gradtail.experiments.networks import LeNet, fully_connected
-from gradtail.report.schema import jsonable, rounded
+from gradtail.experiments.studies import (
+    INTERRUPTED,
+    images_of,
+    machine,
+    make_folder,
+    mean,
+    power_law,
+    write_results,
+)
+from gradtail.report.schema import rounded
 from gradtail.torch import GradientCollection, collect_gradients
 from gradtail.torch.interrupts import Interrupts
 
 SCHEMA = "gradtail.GradientStructure/1"
 NETWORKS: dict[str, Callable[[int], nn.Module]] = {"LeNet": LeNet, "fully connected": fully_connected}
 STATES = ("random", "trained")
-INTERRUPTED = 130
 
 _DIRECTIONS = 10  # compared between both halves of the batches
 _FEWEST_IN_HEAD = 20
@@ -97,10 +103,6 @@ def cases(settings: Settings) -> Iterator[Case]:
                 yield Case(network, state, seed)
 
 
-class BadOption(ValueError):
-    """Something that the user can mend, said of the option that it is about."""
-
-
 def run(settings: Settings, *, progress: bool | None = None) -> int:
     """Run all cases, write results.json, table.txt and the pictures, and return the exit code.
 
@@ -109,16 +111,8 @@ def run(settings: Settings, *, progress: bool | None = None) -> int:
     BadOption
         Data that cannot be read, or a folder that cannot be made.
     """
-    try:
-        images = load_images(settings.data, settings.limit)
-    except (ValueError, EOFError) as error:
-        raise BadOption(str(error)) from None
-    except OSError as error:
-        raise BadOption(f"data: expected files that can be read, got {error}") from None
-    try:
-        settings.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadOption(f"out: expected a folder or a new name, got {error}") from None
+    images = images_of(settings.data, settings.limit)
+    make_folder(settings.out)
     began = time.perf_counter()
     done: list[dict[str, Any]] = []
     drawn: dict[str, Any] = {}
@@ -161,13 +155,10 @@ def _write(settings: Settings, images: Images, done: list[dict[str, Any]], secon
     """Write the numbers of the cases done so far, so that none is lost."""
     data = {
         "schema": SCHEMA, "data": images.name, "images": len(images.train[0]), "settings": asdict(settings),
-        "training": asdict(Training(settings.epochs)), "platform": platform.platform(),
-        "python": platform.python_version(), "threads": torch.get_num_threads(),
+        "training": asdict(Training(settings.epochs)), **machine(),
         "complete": len(done) == len(list(cases(settings))), "seconds": seconds, "cases": done,
     }  # fmt: skip
-    numbers = json.dumps(jsonable(data), indent=1)
-    (settings.out / "results.json").write_text(numbers + "\n", encoding="utf-8")
-    (settings.out / "table.txt").write_text(table(data) + "\n", encoding="utf-8")
+    write_results(settings.out, data, table(data))
     return data
 
 
@@ -261,16 +252,6 @@ def spectrum(found: CovarianceSpectrum, top: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def power_law(law: RankPowerLaw) -> dict[str, Any]:
-    """Flatten a power law of the rank."""
-    return {
-        "top": law.top, "ks": law.ks, "critical": law.critical(), "printed": law.critical(calibrated=False),
-        "exponent": law.exponent, "slope": law.slope, "slope_stderr": law.slope_stderr,
-        "loglog_slope": law.loglog_slope, "slope_sketch_stderr": law.slope_sketch_stderr,
-        "uncorrected_ks": law.uncorrected_ks, "verdict": law.verdict, "warnings": list(law.warnings),
-    }  # fmt: skip
-
-
 def stability(found: SubspaceStability) -> dict[str, Any]:
     """Flatten the comparison of the leading directions of both halves of the batches."""
     return {
@@ -293,9 +274,9 @@ def table(data: dict[str, Any]) -> str:
         for kind in ("gradient", "noise"):
             for along, key in (("parameters", "dimension_wise"), ("batches", "iteration_wise")):
                 found = [one["kinds"][kind][key] for one in some]
-                ks = _mean(one["mean_ks"] for one in found)
+                ks = mean(one["mean_ks"] for one in found)
                 law, printed, normal = (
-                    100 * _mean(one[rate]["value"] for one in found)
+                    100 * mean(one[rate]["value"] for one in found)
                     for rate in ("power_law_rate", "printed_power_law_rate", "gaussian_rate")
                 )
                 lines.append(
@@ -305,15 +286,15 @@ def table(data: dict[str, Any]) -> str:
     head += f"{'log-log':>9}{'K':>6}{'slope':>17}{'gaps':>7}{'overlap':>9}"
     lines += ["", head, "-" * len(head)]
     for (network, state), some in groups.items():
-        overlap = _mean(one["stability"]["overlap"][-1] for one in some)
+        overlap = mean(one["stability"]["overlap"][-1] for one in some)
         for name in some[0]["spectra"]:
             found = [one["spectra"][name] for one in some]
             heads, gaps = [one["head"] for one in found], [one["gaps"] for one in found]
-            means = [_mean(one[key] for one in found) for key in ("ks", "critical", "loglog_slope")]
+            means = [mean(one[key] for one in found) for key in ("ks", "critical", "loglog_slope")]
             lines.append(
                 f"{network + ', ' + state:<26}{name:<15}{found[0]['top']:>5}{means[0]:>10.4f}{means[1]:>9.4f}"
                 f"{_slope(found):>17}{means[2]:>9.3f}{heads[0]['top']:>6}{_slope(heads):>17}"
-                f"{_mean(one['slope'] for one in gaps):>7.2f}"
+                f"{mean(one['slope'] for one in gaps):>7.2f}"
                 + (f"{overlap:>9.3f}" if name == "covariance" else "")
             )
     lines += [
@@ -330,11 +311,6 @@ def table(data: dict[str, Any]) -> str:
 
 def _slope(found: list[dict[str, Any]]) -> str:
     slope, own, sketch = (
-        _mean(one[key] for one in found) for key in ("slope", "slope_stderr", "slope_sketch_stderr")
+        mean(one[key] for one in found) for key in ("slope", "slope_stderr", "slope_sketch_stderr")
     )
     return f"{slope:.3f} +- {math.hypot(own, sketch):.3f}"
-
-
-def _mean(values: Iterator[float]) -> float:
-    known = [value for value in values if value == value]
-    return float(np.mean(known)) if known else float("nan")

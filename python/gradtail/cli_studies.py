@@ -1,0 +1,148 @@
+"""`gradtail reproduce`: the options of each study.
+
+What a study needs is imported when it is run.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from gradtail.cli_options import UserError, at_least, need
+from gradtail.experiments.hessian_sweeps import SWEEPS
+
+
+def add_studies(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command and its studies."""
+    reproduce = commands.add_parser(
+        "reproduce",
+        help="rerun a published study",
+        description="Reruns a published study here, with tables, pictures and all numbers as JSON.",
+    )
+    studies = reproduce.add_subparsers(dest="study", required=True, metavar="STUDY")
+    add_gradient_structure(studies)
+    add_hessian_spectrum(studies)
+
+
+def add_gradient_structure(studies: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the study of the structure of stochastic gradients."""
+    study = studies.add_parser(
+        "gradient-structure",
+        help="are gradients and their noise heavy-tailed, across parameters or across batches?",
+        description="Gradients of minibatches at fixed parameters of a LeNet and a fully connected network, "
+        "before and after training: power laws and normality across parameters and across batches, and the "
+        "spectrum of their covariance. About 15 minutes on two cores with MNIST; Ctrl-C keeps what is done.",
+    )
+    study.add_argument(
+        "--data", type=Path, metavar="FOLDER", help="MNIST's four idx files; default: scikit-learn's digits"
+    )
+    study.add_argument("--out", type=Path, default=Path("gradtail-gradient-structure"), metavar="FOLDER",
+                       help="default: %(default)s")  # fmt: skip
+    study.add_argument("--quick", action="store_true", help="fewer batches, one seed: under two minutes")
+    for option, least, default, what in (
+        ("--seeds", 1, 3, "repeats"),
+        ("--batches", 50, 1000, "gradients of each case"),
+        ("--batch-size", 1, 100, "examples of each"),
+        (
+            "--eigenvalues",
+            25,
+            500,
+            "that the power law of the rank is fitted to, half the batches at most",
+        ),
+        ("--epochs", 1, 5, "of training"),
+    ):
+        study.add_argument(
+            option, type=at_least(least), metavar="N", help=f"{what}; default: {default}, less with --quick"
+        )
+    study.set_defaults(run=run_gradient_structure)
+
+
+def add_hessian_spectrum(studies: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the study of the spectrum of the Hessian."""
+    study = studies.add_parser(
+        "hessian-spectrum",
+        help="do the largest eigenvalues of the Hessian follow a power law?",
+        description="The largest eigenvalues of the Hessian of a LeNet and of fully connected networks, "
+        "random and trained, against their rank, beside the published rows; with --sweep, over what they "
+        "depend on. How long it will take is said first. Ctrl-C keeps what is done, and the same command "
+        "goes on from there.",
+    )
+    study.add_argument(
+        "--data", type=Path, metavar="FOLDER", help="MNIST's four idx files; default: scikit-learn's digits"
+    )
+    study.add_argument("--out", type=Path, default=Path("gradtail-hessian-spectrum"), metavar="FOLDER",
+                       help="default: %(default)s")  # fmt: skip
+    study.add_argument(
+        "--quick", action="store_true", help="fewer eigenvalues and less training: under two minutes"
+    )
+    study.add_argument(
+        "--sweep", type=_sweeps, action="append", metavar="WHAT",
+        help=f"vary this instead, one or a list with commas, more than once: {', '.join(SWEEPS)}; language "
+        "is the last layer of a small GPT over its training",
+    )  # fmt: skip
+    for option, least, what in (
+        ("--samples", 2, "training examples that the Hessian is taken over; default: 512"),
+        ("--eigenvalues", 3, "the largest; default: 1000 for MNIST and language, 200 for the digits"),
+        ("--epochs", 1, "of training; default: 50 for MNIST, 200 for the digits"),
+        ("--seeds", 1, "repeats; default: 1"),
+        ("--text-steps", 1, "of the training of the GPT; default: 1000"),
+    ):
+        study.add_argument(option, type=at_least(least), metavar="N", help=what)
+    study.set_defaults(run=run_hessian_spectrum)
+
+
+def run_gradient_structure(arguments: argparse.Namespace) -> int:
+    """Rerun the study of the structure of stochastic gradients."""
+    need("reproduce", "torch", "matplotlib", *(() if arguments.data else ("sklearn",)))
+    from dataclasses import replace
+
+    from gradtail.experiments.gradient_structure import Settings, run
+    from gradtail.experiments.studies import BadOption
+
+    settings = Settings.quick(arguments.data, arguments.out) if arguments.quick else Settings(
+        arguments.data, arguments.out
+    )  # fmt: skip
+    names = ("seeds", "batches", "batch_size", "eigenvalues", "epochs")
+    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    settings = replace(settings, **given)
+    if "eigenvalues" not in given:
+        settings = replace(settings, eigenvalues=min(settings.eigenvalues, settings.batches // 2))
+    if settings.eigenvalues > settings.batches // 2:
+        raise UserError(
+            f"--eigenvalues: expected at most {settings.batches // 2}, half of the batches, "
+            f"got {settings.eigenvalues}"
+        )
+    try:
+        return run(settings)
+    except BadOption as error:
+        raise UserError(f"--{error}") from None  # its arguments have the names of the options
+
+
+def run_hessian_spectrum(arguments: argparse.Namespace) -> int:
+    """Rerun the study of the spectrum of the Hessian."""
+    need("reproduce", "torch", "matplotlib", *(() if arguments.data else ("sklearn",)))
+    from dataclasses import replace
+
+    from gradtail.experiments.hessian_rows import Settings
+    from gradtail.experiments.hessian_spectrum import run
+    from gradtail.experiments.studies import BadOption
+
+    settings = Settings.quick(arguments.data, arguments.out) if arguments.quick else Settings(
+        arguments.data, arguments.out
+    )  # fmt: skip
+    names = ("samples", "eigenvalues", "epochs", "seeds", "text_steps")
+    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    sweeps = tuple(dict.fromkeys(name for some in arguments.sweep or () for name in some))
+    try:
+        return run(replace(settings, sweeps=sweeps, **given))
+    except BadOption as error:
+        raise UserError(f"--{error}") from None  # its arguments have the names of the options
+
+
+def _sweeps(text: str) -> tuple[str, ...]:
+    """Read names of sweeps between commas."""
+    names = tuple(text.split(","))
+    for name in names:
+        if name not in SWEEPS:
+            raise argparse.ArgumentTypeError(f"expected one of {', '.join(SWEEPS)}, got {name!r}")
+    return names

@@ -1,0 +1,226 @@
+"""`gradtail reproduce hessian-spectrum`: whether the eigenvalues of the Hessian follow a power law.
+
+Xie et al., "On the Power-Law Hessian Spectrums in Deep Learning" (2022, arXiv:2201.13011): the largest
+eigenvalues of random and of trained networks against their rank, and what they depend on.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import zlib
+from dataclasses import asdict
+from typing import Any
+
+from gradtail.experiments import hessian_figures
+from gradtail.experiments.classifiers import Training
+from gradtail.experiments.datasets import Images
+from gradtail.experiments.gpt import GPTConfig
+from gradtail.experiments.hessian_case import Weights, examine
+from gradtail.experiments.hessian_cost import duration, estimate
+from gradtail.experiments.hessian_language import Language, correlation
+from gradtail.experiments.hessian_published import audit, published
+from gradtail.experiments.hessian_rows import Checkpoint, Item, Net, Row, Settings, left_out, rows
+from gradtail.experiments.hessian_sweeps import LANGUAGE
+from gradtail.experiments.hessian_table import groups, table
+from gradtail.experiments.studies import (
+    INTERRUPTED,
+    RESULTS,
+    BadOption,
+    images_of,
+    machine,
+    make_folder,
+    write_results,
+)
+from gradtail.experiments.text import load_text
+from gradtail.torch.interrupts import Interrupts
+
+SCHEMA = "gradtail.HessianSpectrumStudy/1"
+_FREE = ("data", "out", "sweeps", "seeds")  # settings that leave the numbers of a case as they are
+
+
+def run(settings: Settings, *, progress: bool | None = None, language: GPTConfig | None = None) -> int:
+    """Run all cases that the folder does not hold yet, write it anew, and return the exit code.
+
+    Parameters
+    ----------
+    settings : Settings
+    progress : bool, optional
+        Show how far each case is; default: on a terminal.
+    language : GPTConfig, optional
+        Shape of the language model; default: the demo's.
+
+    Raises
+    ------
+    BadOption
+        Data that cannot be read, or a folder that cannot be made or holds results of other settings.
+    """
+    images = images_of(settings.data, settings.limit)
+    study = _Study(settings, images, language or GPTConfig())
+    make_folder(settings.out)
+    study.read()
+    with Interrupts() as interrupts:
+        study.run(interrupts, progress)
+    if not study.cases:
+        print("Interrupted before the first case was done: there is nothing to show.", file=sys.stderr)
+        return INTERRUPTED
+    data = study.write()
+    hessian_figures.write(settings.out, groups(data), data)
+    print(table(data))
+    print(f"\nWritten to {settings.out}: results.json, table.txt and the pictures.")
+    if data["complete"]:
+        return 0
+    print("Not complete: the same command goes on from here.", file=sys.stderr)
+    return INTERRUPTED
+
+
+class _Study:
+    """Rows that are wanted, and cases that are done."""
+
+    def __init__(self, settings: Settings, images: Images, config: GPTConfig) -> None:
+        self._settings, self._images = settings, images
+        self._identity = _identity(settings, images, config)
+        self._rows = [self._as_dict(row) for row in rows(settings, images)]
+        self._items: dict[str, Item] = {row.item.key: row.item for row in rows(settings, images)}
+        self._left_out = left_out(settings, images)
+        self._began, self._before = time.perf_counter(), 0.0
+        self.cases: dict[str, dict[str, Any]] = {}
+        identity = json.dumps(self._identity, sort_keys=True)
+        weights = Weights(settings.out / "weights", identity)
+        self._weights = weights
+        self._language = None
+        if LANGUAGE in settings.sweeps:
+            try:
+                text = load_text(least=config.context + 1)
+            except ValueError as error:
+                raise BadOption(f"sweep: expected a standard library to train on ({error})") from None
+            self._language = Language(text, config, settings, weights)
+
+    def read(self) -> None:
+        """Take over what a folder holds, if it is of the same settings.
+
+        Raises
+        ------
+        BadOption
+            It is of others, or something else.
+        """
+        file = self._settings.out / RESULTS
+        if not file.exists():
+            return
+        try:
+            data = json.loads(file.read_text(encoding="utf-8"))
+            known = data["schema"] == SCHEMA
+        except (OSError, ValueError, KeyError, TypeError):
+            known = False
+        if not known:
+            raise BadOption(f"out: expected a new folder or one of this study, got other results in {file}")
+        for name, value in self._identity.items():
+            there = data["identity"].get(name)
+            if there != value:
+                raise BadOption(
+                    f"out: expected a new folder or one of the same settings, got {self._settings.out} with "
+                    f"{name} {there} and not {value}"
+                )
+        self.cases = {case["key"]: case for case in data["cases"]}
+        wanted = {(row["sweep"], row["setting"], row["seed"]) for row in self._rows}
+        earlier = [row for row in data["rows"] if (row["sweep"], row["setting"], row["seed"]) not in wanted]
+        self._rows = [row for row in earlier if row["key"] in self.cases] + self._rows
+        self._left_out += [line for line in data["left_out"] if line not in self._left_out]
+        self._before = data["seconds"]
+
+    def run(self, interrupts: Interrupts, progress: bool | None) -> None:
+        """Go through all that is not done, and write after each."""
+        missing = {key: item for key, item in self._items.items() if key not in self.cases}
+        for line in self._left_out:
+            print(line, file=sys.stderr)
+        if len(missing) < len(self._items):
+            done = len(self._items) - len(missing)
+            print(f"{done} of {len(self._items)} cases are done already.", file=sys.stderr)
+        if missing:
+            seconds = estimate(list(missing.values()), self._settings, self._images, self._language)
+            self._announce(missing, seconds)
+        self.write()
+        began = time.perf_counter()
+        for i, (key, item) in enumerate(missing.items()):
+            if interrupts.stopped:
+                return
+            print(f"{i + 1}/{len(missing)}: {key}", file=sys.stderr, flush=True)
+            found = self._examine(item, interrupts, progress)
+            if found is None:
+                return
+            self.cases[key] = {"key": key, **asdict(item), **found}
+            self.write()
+            left = (time.perf_counter() - began) / (i + 1) * (len(missing) - i - 1)
+            if i + 1 < len(missing):
+                print(f"{duration(left)} left", file=sys.stderr, flush=True)
+
+    def write(self) -> dict[str, Any]:
+        """Write the numbers of the cases done so far, so that none is lost."""
+        data = {
+            "schema": SCHEMA, "identity": self._identity, "data": self._images.name,
+            "images": len(self._images.train[0]), "settings": asdict(self._settings),
+            "training": asdict(Training(self._settings.epochs_of(self._images))), **machine(),
+            "complete": all(key in self.cases for key in self._items),
+            "seconds": self._before + time.perf_counter() - self._began, "rows": self._rows,
+            "left_out": self._left_out, "correlation": self._correlations(),
+            "audit": [
+                {"table": of, "setting": setting, "flags": list(flags)}
+                for (of, setting), flags in audit().items()
+            ],
+            "cases": list(self.cases.values()),
+        }  # fmt: skip
+        write_results(self._settings.out, data, table(data))
+        return data
+
+    def _examine(self, item: Item, interrupts: Interrupts, progress: bool | None) -> dict[str, Any] | None:
+        if isinstance(item, Net):
+            return examine(item, self._images, self._settings, self._weights, interrupts, progress)
+        assert self._language is not None
+        return self._language.examine(item, interrupts, progress)
+
+    def _announce(self, missing: dict[str, Item], seconds: float) -> None:
+        sweeps = ", ".join(self._settings.sweeps) or "random and trained networks"
+        top = self._settings.top(self._images)
+        print(
+            f"{duration(seconds).capitalize()}: {len(missing)} cases of {sweeps}, "
+            f"{top} eigenvalues over {self._settings.samples} examples each. Ctrl-C keeps what is done, and "
+            "the same command goes on from there.",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
+
+    def _as_dict(self, row: Row) -> dict[str, Any]:
+        # Print is of MNIST: beside other images it would say nothing.
+        other = published(row.sweep, row.setting) if self._images.name == "MNIST" else None
+        if isinstance(row.item, Checkpoint):
+            at = {0: "before", row.item.of: "after"}.get(row.item.step, "")
+            other = published(row.sweep, at)
+        return {**row.as_dict(), "published": None if other is None else asdict(other)}
+
+    def _correlations(self) -> dict[str, Any]:
+        """Return the correlation of distance and held-out loss over the checkpoints of each seed."""
+        found: dict[str, Any] = {}
+        for seed in sorted({row["seed"] for row in self._rows if row["sweep"] == LANGUAGE}):
+            some = [
+                self.cases[row["key"]] for row in self._rows
+                if row["sweep"] == LANGUAGE and row["seed"] == seed and row["key"] in self.cases
+            ]  # fmt: skip
+            known = [case for case in some if case["spectrum"]["power_law"] is not None]
+            found[str(seed)] = correlation(
+                [case["spectrum"]["power_law"]["ks"] for case in known],
+                [case["test_loss"] for case in known],
+            )
+        return found
+
+
+def _identity(settings: Settings, images: Images, config: GPTConfig) -> dict[str, Any]:
+    """Return what the numbers of a case depend on."""
+    checksum = 0
+    for part in (*images.train, *images.test):
+        checksum = zlib.crc32(part.numpy().tobytes(), checksum)
+    kept = {name: value for name, value in asdict(settings).items() if name not in _FREE}
+    return {
+        "data": images.name, "checksum": checksum, **kept, "eigenvalues": settings.top(images),
+        "epochs": settings.epochs_of(images),
+        "language model": asdict(config),
+    }  # fmt: skip
