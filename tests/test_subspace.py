@@ -5,7 +5,7 @@ import pytest
 from tails import has
 
 from gradtail import GradientStream
-from gradtail.estimators.spectrum import subspace_stability
+from gradtail.estimators.spectrum import SubspaceStability, subspace_stability
 
 
 def steps_of(rng, steps=80, size=30, law=None):
@@ -90,12 +90,38 @@ def test_scale_changes_no_angle(exponent):
     assert other.perturbation == np.ldexp(one.perturbation, 2 * exponent)
 
 
-def test_edges_and_refusals():
+def test_steps_that_are_not_finite():
     x = steps_of(np.random.default_rng(5), 20)
     x[3, 0] = np.nan
     assert has(subspace_stability(x, top=3), "1 steps with NaN or infinite values are left out")
-    still = np.zeros((10, 4))
-    assert np.array_equal(subspace_stability(still, top=2).bound, [np.inf, np.inf])
+
+
+def test_beyond_the_rank_there_is_nothing_to_compare():
+    rng = np.random.default_rng(6)
+    low = rng.standard_normal((60, 2)) @ rng.standard_normal((2, 30))
+    found = subspace_stability(low, top=4)
+    assert found.overlap[:2] == pytest.approx([1, 1], abs=0.3)
+    for values in (found.sine, found.overlap, found.bound, found.vector_sine, found.vector_bound):
+        assert np.isfinite(values[:2]).all()
+        assert np.isnan(values[2:]).all()
+    assert has(found, "the halves have 2 directions alone")
+    assert str(found).startswith("the first 2 directions of two halves of 60 steps overlap by")
+    still = subspace_stability(np.ones((40, 4)), top=2)
+    assert np.isnan(still.overlap).all()
+    assert "nan" in str(still)
+
+
+def test_the_bound_is_told_up_to_the_first_rank_where_it_says_nothing():
+    bound = np.array([0.2, 1.4, 0.3])
+    found = SubspaceStability(bound, bound, bound, bound, bound, 1.0, np.ones((2, 3)), 10, False)
+    assert "below 1 up to rank 1" in str(found)
+    found = SubspaceStability(bound, bound, 1 + bound, bound, bound, 1.0, np.ones((2, 3)), 10, False)
+    assert "at least 1 at the first rank" in str(found)
+
+
+def test_refusals():
+    x = steps_of(np.random.default_rng(5), 20)
+    x[3, 0] = np.nan
     with pytest.raises(ValueError, match="top: expected an int from 1 to 7, less than half"):
         subspace_stability(x, top=8)
     with pytest.raises(TypeError, match="top: expected an int"):

@@ -10,17 +10,20 @@ import numpy.typing as npt
 
 from gradtail.states.magnitudes import FloatArray
 
-_COLUMNS = 1 << 16
+_VALUES = 1 << 20  # of the rows, taken as float64 at once
 _SMALLEST_SHARE = 0.1  # sketches smaller than the steps would let it vanish
 
 
-def gram(x: npt.NDArray[np.floating]) -> FloatArray:
-    """Return x x', float64, shape (T, T), for x of shape (T, m); columns are taken a few at a time."""
+def gram(x: npt.NDArray[np.floating], exponent: int = 0) -> FloatArray:
+    """Return x x' / 4**exponent, float64, shape (T, T), for x of shape (T, m), by a few columns at a time."""
     total = np.zeros((len(x), len(x)))
-    for start in range(0, x.shape[1], _COLUMNS):
-        part = x[:, start : start + _COLUMNS].astype(np.float64, copy=False)
+    columns = max(_VALUES // len(x), 64)
+    for start in range(0, x.shape[1], columns):
+        part = np.ldexp(x[:, start : start + columns].astype(np.float64), -exponent)
         total += part @ part.T
-    return (total + total.T) / 2
+    total += total.T.copy()
+    total /= 2
+    return total
 
 
 def centre(g: FloatArray) -> FloatArray:

@@ -18,6 +18,43 @@ _GUARD = 32  # directions beyond twice those wanted that a turned subspace may n
 _WORTH_TURNING = 4  # times fewer directions than steps, from which on that is quicker than all eigenvalues
 
 
+def scaled_gram(
+    x: npt.NDArray[Any], exact: FloatArray | None
+) -> tuple[FloatArray, FloatArray, FloatArray | None, FloatArray, int]:
+    """Return Gram matrices of the steps over 4**exponent.
+
+    Parameters
+    ----------
+    x : ndarray, shape (T, m)
+    exact : ndarray, shape (T,), or None
+        Norms, where the rows are sketches.
+
+    Returns
+    -------
+    raw, g : ndarray, shape (T, T)
+        Of the rows as they are, and with the diagonal that the norms give.
+    cosines : ndarray, shape (T, T), or None
+        Between the rows, where norms are known.
+    lengths : ndarray, shape (T,)
+    exponent : int
+    """
+    largest = max(float(x.max()), -float(x.min())) if exact is None else float(exact.max())
+    exponent = int(np.frexp(largest)[1])
+    raw = gram(x, exponent)
+    own = np.sqrt(np.diag(raw))
+    if exact is None:
+        return raw, raw, None, own, exponent
+    lengths = np.ldexp(exact, -exponent)
+    outer = np.outer(own, own)
+    cosines = np.divide(raw, outer, out=np.zeros_like(raw), where=outer > 0)
+    return raw, cosines * np.outer(lengths, lengths), cosines, lengths, exponent
+
+
+def rounding_of(g: FloatArray) -> float:
+    """Return what an eigenvalue of a Gram matrix may be by rounding alone."""
+    return len(g) * float(np.finfo(np.float64).eps) * float(np.trace(g))
+
+
 @dataclass(frozen=True)
 class Sample:
     """Gram matrices of the steps, over 4**exponent.
@@ -49,17 +86,8 @@ class Sample:
     @classmethod
     def of(cls, x: npt.NDArray[Any], exact: FloatArray | None, r: int | None, centred: bool) -> Sample:
         """Take the rows, their exact norms if they are sketches, and the buckets of these."""
-        largest = np.abs(x).max() if exact is None else exact.max()
-        exponent = int(np.frexp(largest)[1])
-        raw = gram(np.ldexp(x, -exponent))
-        g, own, cosines = raw, np.sqrt(np.diag(raw)), None
-        lengths = own
-        if exact is not None:
-            lengths = np.ldexp(exact, -exponent)
-            outer = np.outer(own, own)
-            cosines = np.divide(raw, outer, out=np.zeros_like(raw), where=outer > 0)
-            g = cosines * np.outer(lengths, lengths)
-        rounding = len(g) * float(np.finfo(np.float64).eps) * float(np.trace(g))
+        raw, g, cosines, lengths, exponent = scaled_gram(x, exact)
+        rounding = rounding_of(g)
         if centred:
             raw, g = centre(raw), centre(g)
         values, rows = np.linalg.eigh(g)
@@ -100,8 +128,8 @@ class Sample:
         """Return the largest eigenvalues of the covariance of some of the steps, at most ``wanted``.
 
         Of few among many steps by one step of subspace iteration from the eigenvectors of all steps, and
-        Ritz's values there: the errors of the jackknife are then within 2 % of those by all eigenvalues
-        (5 % of a flat spectrum), at a fraction of their cost.
+        Ritz's values there: the errors of the jackknife are then on average within 1 % of those by all
+        eigenvalues (6 % of a flat spectrum, single ones 15 %), at a fraction of their cost.
         """
         dof = self.dof(len(kept))
         size = 2 * wanted + _GUARD

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from gradtail.estimators.gram import centre
 from gradtail.estimators.ranks import subspace_bound
 from gradtail.estimators.rows import check_top, checked
-from gradtail.estimators.spectrum_sample import Sample
+from gradtail.estimators.spectrum_sample import rounding_of, scaled_gram
 from gradtail.states.magnitudes import FloatArray
 
 _FEWEST_STEPS = 6
@@ -25,6 +25,7 @@ class SubspaceStability:
     ----------
     sine : ndarray of float64, shape (k,)
         Of the largest angle between the spaces of the first j eigenvectors of both halves, j = 1, ..., k.
+        NaN, as all below, beyond the rank of either half.
     overlap : ndarray of float64, shape (k,)
         tr(P Q) / j of the projections on them: mean squared cosine; about j / n by chance in n dimensions.
     bound : ndarray of float64, shape (k,)
@@ -53,12 +54,13 @@ class SubspaceStability:
     warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        k = self.sine.size
-        told = np.flatnonzero(self.bound < 1)
-        end = f"below 1 up to rank {told.max() + 1}" if told.size else "above 1 everywhere"
+        rank = max(int(np.count_nonzero(np.isfinite(self.sine))), 1)
+        below = int(np.argmin(np.append(self.bound < 1, False)))
+        end = f"below 1 up to rank {below}" if below else "at least 1 at the first rank"
         lines = [
-            f"the first {k} directions of two halves of {self.steps} steps overlap by "
-            f"{self.overlap[-1]:.3g}, the first by {self.overlap[0]:.3g}; the bound for their sines is {end}"
+            f"the first {rank} directions of two halves of {self.steps} steps overlap by "
+            f"{self.overlap[rank - 1]:.3g}, the first by {self.overlap[0]:.3g}; the bound for their sines is "
+            f"{end}"
         ]
         return "\n".join([*lines, *(f"  warning: {w}" for w in self.warnings)])
 
@@ -114,18 +116,17 @@ def subspace_stability(
     is_sketch = exact is not None if sketched is None else bool(sketched)
     half = steps // 2
     k = check_top(top, min(half - int(centred), x.shape[1]) - 1, "less than half of these steps have")
-    sample = Sample.of(x, exact, x.shape[1] if is_sketch else None, False)
-    g = sample.g
+    _, g, _, _, exponent = scaled_gram(x, exact)
     first, second, across = g[:half, :half], g[half:, half:], g[:half, half:]
     if centred:
         across = across - across.mean(axis=0) - across.mean(axis=1)[:, None] + across.mean()
         first, second = centre(first), centre(second)
     dof = [len(part) - 1 if centred else len(part) for part in (first, second)]
-    leading = [_leading(part, k + 1) for part in (first, second)]
-    (values, left), (values_, right) = leading
+    (values, left), (values_, right) = (_leading(part, k + 1, rounding_of(g)) for part in (first, second))
+    rank = int(min(np.count_nonzero(values[:k]), np.count_nonzero(values_[:k])))
     cosines = (left.T @ across @ right)[:k, :k]
-    sine, overlap = np.empty(k), np.empty(k)
-    for j in range(1, k + 1):
+    sine, overlap = np.full(k, np.nan), np.full(k, np.nan)
+    for j in range(1, rank + 1):
         singular = np.clip(np.linalg.svd(cosines[:j, :j], compute_uv=False), 0.0, 1.0)
         sine[j - 1] = math.sqrt(max(1 - float(singular[-1]) ** 2, 0.0))
         overlap[j - 1] = float(np.mean(singular**2))
@@ -133,20 +134,26 @@ def subspace_stability(
     eigenvalues = np.array([values / dof[0], values_ / dof[1]])
     gaps = -np.diff(eigenvalues[0])
     bound = np.divide(2 * perturbation, gaps, out=np.full(k, np.inf), where=gaps > 0)
-    scale = 2 * sample.exponent
+    vector_sine = np.sqrt(np.maximum(1 - np.diag(cosines) ** 2, 0.0))
+    vector_bound = subspace_bound(eigenvalues[0], perturbation)[:k]
+    for found in (bound, vector_sine, vector_bound):
+        found[rank:] = np.nan
+    said = [f"{left_out} steps with NaN or infinite values are left out"] if left_out else []
+    if rank < k:
+        said.append(f"the halves have {rank} directions alone: there is nothing to compare beyond")
+    scale = 2 * exponent
     return SubspaceStability(
-        sine, overlap, bound,
-        np.sqrt(np.maximum(1 - np.minimum(np.diag(cosines) ** 2, 1.0), 0.0)),
-        subspace_bound(eigenvalues[0], perturbation)[:k],
+        sine, overlap, bound, vector_sine, vector_bound,
         float(np.ldexp(perturbation, scale)), np.ldexp(eigenvalues[:, :k], scale), steps, is_sketch,
-        (f"{left_out} steps with NaN or infinite values are left out",) if left_out else (),
+        tuple(said),
     )  # fmt: skip
 
 
-def _leading(g: FloatArray, k: int) -> tuple[FloatArray, FloatArray]:
+def _leading(g: FloatArray, k: int, rounding: float) -> tuple[FloatArray, FloatArray]:
     """Return the largest eigenvalues of a Gram matrix, and the weights of its rows that make unit vectors."""
     values, vectors = np.linalg.eigh(g)
-    values, vectors = np.maximum(values[::-1][:k], 0.0), vectors[:, ::-1][:, :k]
+    values, vectors = values[::-1][:k], vectors[:, ::-1][:, :k]
+    values = np.where(values > rounding, values, 0.0)
     lengths = np.sqrt(values)
     return values, np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
 

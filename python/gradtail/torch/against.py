@@ -113,10 +113,10 @@ def covariance_against_hessian(
 
     Notes
     -----
-    Both matrices are over all of the data and without a sketch: the covariance is known by its products, as the
-    Hessian is. Near the minimum of a negative log-likelihood that the data follow, C = F = H (Fisher);
-    elsewhere C_ii has been found to go as H_ii to a power of 1 to 2 (arXiv 2602.05600). Costs twice a Hessian
-    spectrum, and K products more.
+    Both matrices are over all of the data and without a sketch: the covariance is known by its products,
+    as the Hessian is. Near the minimum of a negative log-likelihood that the data follow, C = F = H
+    (Fisher); elsewhere C_ii has been found to go as H_ii to a power of 1 to 2 (arXiv 2602.05600). Costs
+    twice a Hessian spectrum, and K products more.
 
     Examples
     --------

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gradtail.estimators.clip import ClipSuggestion
 from gradtail.estimators.spectrum import CovarianceSpectrum
+from gradtail.estimators.subspace import SubspaceStability
 from gradtail.states.coordinate_moments import CoordinateMoments
 from gradtail.states.record_log import RecordLog
 from gradtail.states.summary import Summary
@@ -147,6 +148,12 @@ class Readings:
     ) -> CovarianceSpectrum:
         """Estimate the spectrum of the gradient's covariance: :meth:`gradtail.GradientStream.spectrum`."""
         return self.stream.spectrum(group, centred=centred, top=top)
+
+    def subspace_stability(
+        self, group: str | None = None, *, top: int = 10, centred: bool = True
+    ) -> SubspaceStability:
+        """Compare leading directions in time: :meth:`gradtail.GradientStream.subspace_stability`."""
+        return self.stream.subspace_stability(group, top=top, centred=centred)
 
     def suggest_clip(self, rate: float | None = None, **settings: Any) -> ClipSuggestion:
         """Suggest ``max_norm`` from the norms so far: :meth:`gradtail.GradientStream.suggest_clip`."""
