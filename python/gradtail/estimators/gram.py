@@ -68,15 +68,17 @@ def squared_trace(g: FloatArray, r: int | None, trace: float, *, centred: bool =
         tr C.
     """
     n = len(g)
-    off = g - np.diag(np.diag(g))
-    squares = float(np.sum(off**2))
+    off = g.copy()
+    np.fill_diagonal(off, 0.0)
+    squares = float(np.vdot(off, off))
     if not centred:
         if r is not None:
-            lengths = np.outer(np.diag(g), np.diag(g))
-            np.fill_diagonal(lengths, 0.0)
-            cosines = np.divide(off**2, lengths, out=np.zeros_like(g), where=lengths > 0)
-            # of a correlation of r values without a mean
-            squares -= float(np.sum(lengths * (1 - cosines) * (1 - 2 * cosines))) / r
+            lengths = np.diag(g)
+            for i, row in enumerate(off):  # of a correlation of r values without a mean
+                scale = lengths[i] * lengths
+                scale[i] = 0.0
+                cosines = np.divide(row**2, scale, out=np.zeros(n), where=scale > 0)
+                squares -= float(np.sum(scale * (1 - cosines) * (1 - 2 * cosines))) / r
         return squares / (n * (n - 1))
     rows = off.sum(axis=0)
     chains = float(np.sum(rows**2))

@@ -14,6 +14,8 @@ from gradtail.states.slots import Slots, joined_steps
 FloatArray = npt.NDArray[np.float64]
 IndexArray = npt.NDArray[np.intp]
 
+_STEPS_AT_ONCE = 64  # of a ring that are widened, so that its copy is all that it takes
+
 
 @dataclass(frozen=True, repr=False)
 class Ring:
@@ -130,10 +132,11 @@ class SketchRing:
         observed = ~np.isnan(norms).all(axis=1)
         slots, norms = slots[finite & observed], norms[finite & observed]
         vectors = np.zeros((len(slots), self.buckets))
-        for row in rows:
-            vectors += np.ldexp(
-                self._vectors[slots, row].astype(np.float64), self._exponents[slots, row, None]
-            )
+        for start in range(0, len(slots), _STEPS_AT_ONCE):
+            some = slots[start : start + _STEPS_AT_ONCE]
+            for row in rows:
+                part = self._vectors[some, row].astype(np.float64)
+                vectors[start : start + len(some)] += np.ldexp(part, self._exponents[some, row, None])
         return Ring(self._slots.steps(slots), vectors, _root_of_squares(norms), int(np.sum(~finite)))
 
     def merge(self, other: SketchRing, mine: IndexArray, theirs: IndexArray, rows: int) -> SketchRing:
