@@ -158,7 +158,7 @@ def test_refusals_of_readings():
     assert found.all_coordinates().pvalue.size == 5
     with pytest.raises(ValueError, match="coordinates: expected moments of coordinates to be kept, got None"):
         bare.all_coordinates()
-    with pytest.raises(ValueError, match="test: expected one of 'dagostino', .*, got 'foo'"):
+    with pytest.raises(ValueError, match=r"test: expected one of 'dagostino', .*, got 'foo'"):
         found.iteration_wise(test="foo")
     with pytest.raises(ValueError, match="top: expected at least 50, got 49"):
         found.iteration_wise(top=49)

@@ -6,8 +6,8 @@ import pytest
 
 pytest.importorskip("torch", reason="needs torch (the extra gradtail[torch])")
 
-from gradtail.torch import countdown as module  # noqa: E402
-from gradtail.torch.countdown import Countdown, clock  # noqa: E402
+from gradtail.torch import countdown as module
+from gradtail.torch.countdown import Countdown, clock
 
 
 class Terminal(io.StringIO):

@@ -285,14 +285,13 @@ class _Run:
     def is_whole(self) -> bool:
         """Whether ready batches were a pass like that of the full gradient, which they then add up to.
 
-        They are of one size, and their losses are those of that pass: else a loader has left others out,
-        or drawn something anew.
+        Their losses are those of that pass: else a loader has left others out, or drawn something anew.
         """
         full, each = self._seen[: -self.done or None], self._seen[-self.done :]
-        if self.full is None or len(full) != len(each) or len({size for size, _ in self._seen}) != 1:
+        if self.full is None or not full or len(full) != len(each):
             return False
-        apart = math.fsum(loss for _, loss in full) - math.fsum(loss for _, loss in each)
-        return abs(apart) <= _ALIKE * math.fsum(abs(loss) for _, loss in full)
+        first, second = (math.fsum(size * loss for size, loss in seen) for seen in (full, each))
+        return abs(first - second) <= _ALIKE * math.fsum(size * abs(loss) for size, loss in full)
 
     def _gradients(self, batch: Batch) -> list[Tensor]:
         """Return dense gradients in the order of their elements; of parameters without a part in it, zero."""
