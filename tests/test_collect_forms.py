@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch", reason="needs torch (the extra gradtail[tor
 from torch import nn  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
-from gradtail.torch import collect_gradients  # noqa: E402
+from gradtail.torch import collect_gradients, hessian_spectrum  # noqa: E402
 from gradtail.torch.batches import batches_of, numbers  # noqa: E402
 
 mse = nn.functional.mse_loss
@@ -69,9 +69,21 @@ def test_gradients_of_any_layout():
     found = collect_gradients(net, nn.functional.cross_entropy, (x, y), 6, 8, exact=True)
     tracks = found.gradients.tracks(["0.weight"])
     assert (tracks.values == found.matrix()[:, tracks.index]).all()
+
+
+def test_sparse_gradients_are_those_of_dense_ones():
+    torch.manual_seed(3)
+    data = torch.randint(0, 20, (30, 2)), torch.randn(30, 1)
     words = nn.Sequential(nn.Embedding(20, 3, sparse=True), nn.Flatten(), nn.Linear(6, 1))
-    sparse = collect_gradients(words, mse, (torch.randint(0, 20, (30, 2)), torch.randn(30, 1)), 6, 5)
-    assert sparse.gradients.names[0] == "0.weight"
+    sparse = collect_gradients(words, mse, data, 6, 5, exact=True)
+    words[0].sparse = False
+    dense = collect_gradients(words, mse, data, 6, 5, exact=True)
+    for kind in ("gradient", "noise"):
+        assert sparse.matrix(kind) == pytest.approx(dense.matrix(kind), abs=1e-7)
+    assert np.abs(dense.matrix()[:, :60]).max() > 0.01
+    assert sparse.gradients.summary("0.weight").norm == pytest.approx(
+        dense.gradients.summary("0.weight").norm
+    )
 
 
 def test_noise_of_short_kinds_is_taken_in_float32():
@@ -83,6 +95,21 @@ def test_noise_of_short_kinds_is_taken_in_float32():
     assert noise == pytest.approx(short.matrix() - np.concatenate(full), abs=1e-6)
     arrays = collect_gradients(nn.Linear(4, 1), mse, (x.numpy(), y.numpy()), 4, 8)
     assert arrays.provenance["examples"] == 60
+
+
+def test_exact_gradients_keep_what_float32_cannot():
+    x, y = regression()
+    model = nn.Linear(4, 1).double()
+    found, tiny = (
+        collect_gradients(
+            model, lambda o, t, scale=scale: scale * mse(o, t), (x.double(), y.double()), 4, 8, exact=True
+        )
+        for scale in (1.0, 1e-60)
+    )
+    assert tiny.matrix().dtype == np.float64
+    for kind in ("gradient", "noise"):
+        assert tiny.matrix(kind) * 1e60 == pytest.approx(found.matrix(kind), rel=1e-9)
+    assert collect_gradients(nn.Linear(4, 1), mse, (x, y), 4, 8, exact=True).matrix().dtype == np.float32
 
 
 def test_values_that_are_not_finite():
@@ -206,9 +233,69 @@ def test_ranks_that_whole_epochs_lose(n, sampling, kind, centred, lost):
     assert not any("eigenvalues are 0" in one for one in few.warnings)
 
 
+SAID = "the batches are all of the data, and add up to the full gradient: the last 1 of 5 eigenvalues"
+
+
+def ready(size=8, **options):
+    x, y = regression(42)
+    data = torch.utils.data.TensorDataset(x.double(), y.double())
+    return torch.utils.data.DataLoader(data, batch_size=size, **options)
+
+
+def own():
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.mark.parametrize(
+    ("loader", "batches", "lost"),
+    [
+        (ready(drop_last=True), None, 1), (ready(drop_last=True), 5, 1),
+        (list(ready(drop_last=True)), None, 1), (ready(shuffle=True, drop_last=True), None, 1),
+        (ready(14), None, 1), (ready(14, shuffle=True, generator=own()), None, 1),
+        (ready(10), None, 1),  # of unequal size: their weighted sum is zero
+        # Not all of them, and others in each pass.
+        (ready(7), 5, 0),
+        (ready(shuffle=True, drop_last=True, generator=own()), None, 0),
+    ],
+)  # fmt: skip
+def test_ranks_that_a_pass_of_ready_batches_loses(loader, batches, lost):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 20), nn.Tanh(), nn.Linear(20, 1)).double()
+    found = collect_gradients(model, mse, loader, batches, exact=True)
+    values = np.linalg.svd(found.matrix("noise"), compute_uv=False)
+    assert np.count_nonzero(values > 1e-4 * values[0]) == found.batches - lost
+    words = SAID.replace("5", str(found.batches))
+    said = [one for one in found.spectrum("noise", centred=False, exact=True).warnings if words in one]
+    assert len(said) == lost
+    assert not any("eigenvalues are 0" in one for one in found.spectrum(centred=False, exact=True).warnings)
+
+
+def test_nothing_is_said_of_ranks_where_the_model_is_random():
+    """Dropout makes every epoch another, batch normalisation every one with others in a batch."""
+    x, y = regression(40)
+    for part, lost in (
+        (nn.Identity(), 3),
+        (nn.Dropout(0.0), 3),
+        (nn.Dropout(0.5), 0),
+        (nn.BatchNorm1d(20), 0),
+    ):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 20), part, nn.Tanh(), nn.Linear(20, 1)).double()
+        found = collect_gradients(model, mse, (x.double(), y.double()), 18, 8, exact=True)
+        values = np.linalg.svd(found.matrix("noise"), compute_uv=False)
+        assert np.count_nonzero(values > 1e-4 * values[0]) == 18 - lost
+        said = found.spectrum("noise", centred=False, exact=True).warnings
+        assert any("unless dropout or statistics of batches" in one for one in said) == (lost > 0)
+        model.eval()
+        same = collect_gradients(model, mse, (x.double(), y.double()), 18, 8, exact=True)
+        assert any("add up" in one for one in same.spectrum("noise", centred=False, exact=True).warnings)
+
+
 def test_generators_of_cuda_are_left_alone_where_there_are_none(monkeypatch):
     """A seed given to CUDA before it is there would wait, and be its seed later."""
     queued = []
     monkeypatch.setattr(torch.cuda, "manual_seed_all", queued.append)
     collect_gradients(nn.Linear(4, 1), mse, regression(), 4, 8)
+    hessian_spectrum(nn.Linear(4, 1), mse, regression(), 2)
+    hessian_spectrum(nn.Linear(4, 1), mse, regression(), 2, operator="covariance")
     assert not queued

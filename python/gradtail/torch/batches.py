@@ -11,6 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.utils.data import IterableDataset, default_collate
+
+from gradtail.torch.frozen import RandomStates
 
 Sampling = Literal["shuffle", "replacement", "in order"]
 Numbers: TypeAlias = npt.NDArray[np.int64]
@@ -60,16 +63,21 @@ class Batches:
 
 
 def batches_of(
-    data: Any, batches: int | None, batch_size: int | None, sampling: Sampling, centre: bool, seed: int
+    data: Any,
+    batches: int | None,
+    batch_size: int | None,
+    sampling: Sampling | None,
+    centre: bool,
+    seed: int,
 ) -> Batches:
-    """Check what was asked for, and make the batches.
+    """Check what was asked for, and make the batches; nothing is taken from the data yet.
 
     Raises
     ------
     TypeError, ValueError
         In the voice of :func:`collect_gradients`, whose arguments these are.
     """
-    if sampling not in get_args(Sampling):
+    if sampling is not None and sampling not in get_args(Sampling):
         expected = ", ".join(map(repr, get_args(Sampling)))
         raise ValueError(f"sampling: expected one of {expected}, got {sampling!r}")
     for name, value in (("batches", batches), ("batch_size", batch_size)):
@@ -83,20 +91,22 @@ def batches_of(
         if batches is None or batch_size is None:
             missing = "batches" if batches is None else "batch_size"
             raise ValueError(f"{missing}: expected an int for data that is not in batches, got None")
-        return _drawn(_Examples(data), int(batches), int(batch_size), sampling, seed)
+        return _drawn(_Examples(data), int(batches), int(batch_size), sampling or "shuffle", seed)
     if not isinstance(data, Iterable) or isinstance(data, (str, bytes, Mapping, Tensor, np.ndarray)):
         raise TypeError(
             "data: expected a pair of tensors, an indexable data set or an iterable of batches, "
             f"got {type(data).__name__}"
         )
-    if batch_size is not None or sampling != "shuffle":
+    if batch_size is not None or sampling is not None:
         what = "batch_size" if batch_size is not None else "sampling"
         raise ValueError(f"{what}: expected none where batches come ready, in their order, got one")
     return _ready(data, batches, centre)
 
 
 def _drawn(examples: _Examples, batches: int, batch_size: int, sampling: Sampling, seed: int) -> Batches:
-    if examples.count < (1 if sampling == "replacement" else batch_size):
+    if sampling == "replacement" and not examples.count:
+        raise ValueError("data: expected at least 1 example, got none")
+    if sampling != "replacement" and examples.count < batch_size:
         raise ValueError(f"data: expected at least {batch_size} examples for a batch, got {examples.count}")
 
     def each() -> Iterator[Batch]:
@@ -117,8 +127,8 @@ def _drawn(examples: _Examples, batches: int, batch_size: int, sampling: Samplin
 
 
 def _ready(data: Iterable[Any], batches: int | None, centre: bool) -> Batches:
-    once = iter(data) is data
-    if once and centre:
+    # A loader's iterator draws a seed and starts workers: to ask iter(data) would change random states.
+    if isinstance(data, Iterator) and centre:
         raise ValueError(
             "data: expected something to go through twice (a list, a DataLoader) for the full gradient, or "
             f"centre=False, got {type(data).__name__}"
@@ -136,12 +146,26 @@ def _ready(data: Iterable[Any], batches: int | None, centre: bool) -> Batches:
         raise ValueError(f"data: expected at least 2 batches, got {count}")
 
     def full() -> Iterator[Batch]:
-        return map(_checked, data)
+        return _each(data)
 
     return Batches(
         count, None, there or count, None, "as they come",
-        lambda: itertools.islice(map(_checked, data), count), full,
+        lambda: itertools.islice(_each(data), count), full,
     )  # fmt: skip
+
+
+def _each(data: Iterable[Any]) -> Iterator[Batch]:
+    """Check ready batches as they come."""
+    if not isinstance(data, IterableDataset):
+        yield from map(_checked, data)
+        return
+    for batch in data:
+        if not isinstance(batch, (tuple, list, Mapping)) or (len(batch) == 2 and _is_single(batch)):
+            raise TypeError(
+                "data: expected batches from an IterableDataset, which are taken as they come, got single "
+                "examples; a DataLoader makes batches of them"
+            )
+        yield _checked(batch)
 
 
 def numbers(sampling: Sampling, count: int, batch_size: int, batches: int, seed: int) -> Iterator[Numbers]:
@@ -193,8 +217,6 @@ class _Examples:
             inputs, targets = self._data
             at = torch.from_numpy(index)
             return Batch(inputs[at.to(inputs.device)], targets[at.to(targets.device)], len(index))
-        from torch.utils.data import default_collate
-
         return _checked(default_collate([self._data[int(i)] for i in index]), len(index))
 
 
@@ -204,15 +226,22 @@ def _checked(batch: Any, size: int | None = None) -> Batch:
     elif isinstance(batch, (tuple, list)) and len(batch) == 2:
         inputs, targets = batch
     else:
-        raise TypeError(
-            f"data: expected batches of (inputs, targets) or mappings, got {type(batch).__name__}"
-        )
+        shown = type(batch).__name__
+        if isinstance(batch, (tuple, list)):
+            shown = f"a {shown} of {len(batch)}"
+        raise TypeError(f"data: expected batches of (inputs, targets) or mappings, got {shown}")
     if size is None:
         counted = next(itertools.chain(_tensors(targets), _tensors(inputs)), None)
         if counted is None:
             raise TypeError(f"data: expected tensors in each batch, got {type(inputs).__name__} without any")
         size = len(counted)
     return Batch(inputs, targets, size)
+
+
+def _is_single(pair: Any) -> bool:
+    """Whether the target of a pair is a number, which that of a batch is not."""
+    target = None if isinstance(pair, Mapping) else pair[1]
+    return isinstance(target, (int, float, np.number)) or (isinstance(target, Tensor) and not target.ndim)
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
@@ -244,8 +273,11 @@ def _is_pair(data: Any) -> bool:
 
 
 def _is_indexable(data: Any) -> bool:
-    """Whether it is a data set; lists and tuples are of ready batches, and loaders have no index."""
-    others = (list, tuple, str, bytes, Mapping, Tensor, np.ndarray)
+    """Whether it is a data set; lists and tuples are of ready batches, and loaders have no index.
+
+    An IterableDataset inherits an index that raises.
+    """
+    others = (list, tuple, str, bytes, Mapping, Tensor, np.ndarray, IterableDataset)
     return hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, others)
 
 
@@ -290,10 +322,11 @@ def held_batches(data: Any, batch_size: int | None, default: int) -> list[Batch]
         ]
     elif _is_indexable(data):
         examples, size = _Examples(data), int(batch_size or default)
-        found = [
-            examples.take(np.arange(begin, min(begin + size, examples.count)))
-            for begin in range(0, examples.count, size)
-        ]
+        with RandomStates():
+            found = [
+                examples.take(np.arange(begin, min(begin + size, examples.count)))
+                for begin in range(0, examples.count, size)
+            ]
     elif not isinstance(data, Iterable):
         raise TypeError(
             "data: expected a pair of tensors, an indexable data set or an iterable of batches, "
@@ -302,7 +335,8 @@ def held_batches(data: Any, batch_size: int | None, default: int) -> list[Batch]
     elif batch_size is not None:
         raise ValueError("batch_size: expected none where batches come ready, in their order, got one")
     else:
-        found = [_checked(batch) for batch in data]
+        with RandomStates(data):
+            found = list(_each(data))
     if sum(batch.size for batch in found) < 1:
         raise ValueError("data: expected at least 1 example, got none")
     return [batch for batch in found if batch.size]

@@ -8,16 +8,20 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
+import scipy
 import torch
 from torch import Tensor, nn
 
 from gradtail.build import build_info
-from gradtail.estimators.structure import ColumnTests
+from gradtail.estimators.structure import FEWEST_IN_TAIL, LEVEL, ColumnTests
 from gradtail.stream import GradientStream
+from gradtail.stream.settings import Settings
+from gradtail.torch.asked import checked_int
 from gradtail.torch.batches import Batch, Batches, Sampling, batches_of
 from gradtail.torch.collection import GradientCollection, Kind
 from gradtail.torch.countdown import Countdown
-from gradtail.torch.frozen import Frozen, Mode, seed_all
+from gradtail.torch.frozen import Frozen, Mode, mode_of, random_parts, seed_all
 from gradtail.torch.interrupts import Interrupts
 from gradtail.torch.parameters import Filter, Named, watched_parameters
 
@@ -29,6 +33,7 @@ BITS = 7
 _BUCKETS_A_BATCH = 8
 _LEAST_SKETCH, _LARGEST_SKETCH = 4096, 65536
 _FEWEST = 2
+_ALIKE = 1e-5  # of the losses of two passes: so far float32 tells apart
 
 
 def collect_gradients(
@@ -38,7 +43,7 @@ def collect_gradients(
     batches: int | None = None,
     batch_size: int | None = None,
     *,
-    sampling: Sampling = "shuffle",
+    sampling: Sampling | None = None,
     centre: bool = True,
     exact: bool = False,
     params: Filter | None = None,
@@ -57,30 +62,33 @@ def collect_gradients(
     ----------
     model : nn.Module
         As it was afterwards, bit for bit: parameters, buffers, gradients, modes; random states of torch,
-        NumPy and Python too.
+        NumPy, Python and a loader's own generators too.
     loss : callable
         Of the model's output and the target; the mean over the batch.
     data : pair of tensors, indexable data set, or iterable of batches
         ``(inputs, targets)`` of equal length; something with ``len`` and indexing to an ``(input, target)``;
-        or an iterable of ready ``(inputs, targets)`` batches, taken in order. Where an item or a batch is a
-        mapping, both the model and the loss get all of it.
+        or an iterable of ready ``(inputs, targets)`` batches, such as a DataLoader, taken in order. Where an
+        item or a batch is a mapping, both the model and the loss get all of it.
     batches : int, optional
-        How many, T; of ready batches at most so many, by default all.
+        How many, T; of ready batches at most so many, by default all. An iterator that ends before that
+        gives fewer.
     batch_size : int, optional
         Examples of each, B; not for ready batches.
-    sampling : {"shuffle", "replacement", "in order"}
-        Disjoint batches of a new permutation for every epoch; every example drawn independently; or
-        disjoint batches in the order of the data. Of epochs the rest that fills no batch is left out. Not
+    sampling : {"shuffle", "replacement", "in order"}, optional
+        Disjoint batches of a new permutation for every epoch, the default; every example drawn independently;
+        or disjoint batches in the order of the data. Of epochs the rest that fills no batch is left out. Not
         for ready batches.
     centre : bool
         Take the full-batch gradient in a pass of its own, and stream the noise, which is each gradient less
         the full one, as well.
     exact : bool
-        Keep the gradients themselves too: 4 T n bytes, twice that with noise, for comparison on small models.
+        Keep the gradients themselves too, for comparison on small models: 4 T n bytes, or 8 T n where a
+        parameter is float64; twice that with noise.
     params : filter, optional
         Which parameters, as for :class:`Monitor`; those that require no gradient are left out.
     top : int
-        Largest magnitudes that a power law is held against in each batch.
+        Largest magnitudes that a power law is held against in each batch; a tenth of the nonzero values if
+        that is less. At least 50, as fewer are not tested.
     layers : bool
         Test the columns of every parameter, not of the whole alone: about a millisecond for each of them and
         each batch.
@@ -103,8 +111,9 @@ def collect_gradients(
     Raises
     ------
     TypeError, ValueError
-        Arguments that are none of these or do not go together, data too short for a batch, a loss that is no
-        scalar or does not depend on the parameters, or a full-batch gradient that is not finite.
+        Arguments that are none of these or do not go together, data too short for a batch or of fewer than
+        two batches, a loss that is no scalar or does not depend on the parameters, or a full-batch gradient
+        that is not finite.
     KeyboardInterrupt
         Ctrl-C before the second batch; later it ends the collection early, and what was gathered is returned.
 
@@ -121,7 +130,9 @@ def collect_gradients(
     without them and without ``centre`` it is 3 times.
 
     In training mode batch normalisation makes the gradient of an example depend on its batch, so that the
-    full-batch gradient, taken in batches of ``batch_size``, is no mean of them.
+    full-batch gradient, taken in batches of ``batch_size``, is no mean of them. Under dropout the full-batch
+    gradient is one draw of a random vector, with one mask for each of its batches: the noise is about that
+    draw, not about the mean over masks. ``mode="eval"`` has neither.
 
     Examples
     --------
@@ -131,40 +142,48 @@ def collect_gradients(
     >>> found.gradients.steps, found.noise.steps, found.full["bias"].shape
     (30, 30, torch.Size([1]))
     """
-    source = batches_of(data, batches, batch_size, sampling, centre, seed)
     named = [(name, p) for name, p in watched_parameters(model, params) if p.requires_grad]
     if not named:
         raise ValueError("model: expected parameters that require a gradient, got none")
     if not callable(loss):
         raise TypeError(f"loss: expected a callable, got {type(loss).__name__}")
-    if isinstance(top, bool) or not isinstance(top, (int, np.integer)) or top < 3:
-        raise ValueError(f"top: expected an int of at least 3, got {top!r}")
+    for name, value in (("centre", centre), ("exact", exact), ("layers", layers)):
+        if not isinstance(value, bool):
+            raise TypeError(f"{name}: expected a bool, got {type(value).__name__}")
+    top = checked_int("top", top, FEWEST_IN_TAIL)
     if mode not in (None, "train", "eval"):
         raise ValueError(f"mode: expected None, 'train' or 'eval', got {mode!r}")
+    Settings.checked(
+        bits=BITS, window=_FEWEST, sketch=sketch, tracks=tracks, coordinates=coordinates, seed=seed,
+        history=16, memory="64MiB",
+    )  # fmt: skip
+    source = batches_of(data, batches, batch_size, sampling, centre, seed)
     run = _Run(model, loss, named, source, exact=exact, top=top, layers=layers)
     run.open(centre, sketch, tracks, coordinates, seed)
     began = time.perf_counter()
-    with Frozen(model, mode, seed), torch.enable_grad(), Interrupts() as interrupts:
+    with Frozen(model, mode, seed, data), torch.enable_grad(), Interrupts() as interrupts:
         if centre:
             run.take_full(Countdown("full gradient", source.in_full, progress), interrupts)
         seed_all(seed)
         run.take_all(Countdown("gradients", source.count, progress), interrupts)
-        training = model.training
+        modes, parts = mode_of(model), random_parts(model)
     if interrupts.stopped and run.done < _FEWEST:
         raise KeyboardInterrupt
+    if run.done < _FEWEST:
+        raise ValueError(f"data: expected at least {_FEWEST} batches, got {run.done}")
     provenance = {
         "batches": run.done, "asked_for": source.count, "batch_size": source.batch_size,
         "examples": source.examples, "sampling": source.sampling, "centre": centre,
-        "mode": "train" if training else "eval", "seed": seed, "parameters": run.elements,
+        "mode": modes, "random": parts, "whole": run.is_whole, "seed": seed, "parameters": run.elements,
         "dtype": sorted({str(p.dtype).removeprefix("torch.") for _, p in named}),
-        "device": sorted({str(p.device) for _, p in named}), "top": top, "cutoff": "rank", "level": 0.05,
+        "device": sorted({str(p.device) for _, p in named}), "top": top, "cutoff": "rank", "level": LEVEL,
         "sketch": run.sketch, "tracks": tracks, "coordinates": coordinates, "bits": BITS, "exact": exact,
-        "layers": layers,
-        "seconds": time.perf_counter() - began, "torch": torch.__version__, "numpy": np.__version__,
+        "layers": layers, "seconds": time.perf_counter() - began,
+        "torch": torch.__version__, "numpy": np.__version__, "scipy": scipy.__version__,
         "gradtail": build_info()["version"], "backend": run.streams["gradient"].backend,
         "model": type(model).__name__, "loss": getattr(loss, "__name__", type(loss).__name__),
     }  # fmt: skip
-    interrupted = run.done < source.count
+    interrupted = interrupts.stopped and run.done < source.count
     return GradientCollection(
         run.streams["gradient"], run.streams.get("noise"), run.full, run.done, interrupted, provenance,
         run.columns, {kind: matrix[: run.done] for kind, matrix in run.matrices.items()},
@@ -186,10 +205,13 @@ class _Run:
         self.elements = sum(p.numel() for p in self._parameters)
         self.streams: dict[Kind, GradientStream] = {}
         self.columns: dict[tuple[Kind, str | None], ColumnTests] = {}
-        self.matrices: dict[Kind, np.ndarray[Any, np.dtype[np.float32]]] = {}
+        wide = any(p.dtype == torch.float64 for p in self._parameters)
+        self._dtype = torch.float64 if wide else torch.float32
+        self.matrices: dict[Kind, npt.NDArray[np.floating]] = {}
         self.full: dict[str, Tensor] | None = None
         self.done = 0
         self.sketch = 0
+        self._seen: list[tuple[int, float]] = []  # examples and loss of each ready batch
 
     def open(
         self,
@@ -218,7 +240,9 @@ class _Run:
             for group in (None, *self._layers):
                 self.columns[kind, group] = ColumnTests(kind, self._top)
             if self._exact:
-                self.matrices[kind] = np.empty((window, self.elements), np.float32)
+                self.matrices[kind] = np.empty(
+                    (window, self.elements), np.float64 if self._dtype == torch.float64 else np.float32
+                )
 
     def take_full(self, progress: Countdown, interrupts: Interrupts) -> None:
         """Take the full-batch gradient, in batches weighted by their sizes."""
@@ -257,6 +281,18 @@ class _Run:
                 self.done += 1
                 progress.advance()
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether ready batches were a pass like that of the full gradient, which they then add up to.
+
+        Their losses are those of that pass: else a loader has left others out, or drawn something anew.
+        """
+        full, each = self._seen[: -self.done or None], self._seen[-self.done :]
+        if self.full is None or not full or len(full) != len(each):
+            return False
+        first, second = (math.fsum(size * loss for size, loss in seen) for seen in (full, each))
+        return abs(first - second) <= _ALIKE * math.fsum(size * abs(loss) for size, loss in full)
+
     def _gradients(self, batch: Batch) -> list[Tensor]:
         """Return dense gradients in the order of their elements; of parameters without a part in it, zero."""
         inputs, targets = batch.to(self._device)
@@ -266,6 +302,8 @@ class _Run:
             raise ValueError(f"loss: expected a scalar tensor, the mean over the batch, got {shown}")
         if not value.requires_grad:
             raise ValueError("loss: expected a value that depends on the parameters, got one without a graph")
+        if self._source.batch_size is None:
+            self._seen.append((batch.size, value.item()))
         found = torch.autograd.grad(value, self._parameters, allow_unused=True)
         if any(g is None for g in found) and _is_reentrant(value):
             raise ValueError(
@@ -287,7 +325,7 @@ class _Run:
         if self._exact:
             row, begin = self.matrices[kind][self.done], 0
             for name, p in zip(self._names, self._parameters, strict=True):
-                row[begin : begin + p.numel()] = there[name].float().cpu().numpy().reshape(-1)
+                row[begin : begin + p.numel()] = there[name].to(self._dtype).cpu().numpy().reshape(-1)
                 begin += p.numel()
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +12,17 @@ from torch import Tensor
 
 from gradtail.estimators.normality import NormalityTests
 from gradtail.estimators.spectrum import CovarianceSpectrum, covariance_spectrum
-from gradtail.estimators.structure import ColumnTests, RowTest, Structure, all_rows, rows
+from gradtail.estimators.structure import (
+    FEWEST_IN_TAIL,
+    ColumnTests,
+    RowTest,
+    Structure,
+    all_rows,
+    rows,
+)
 from gradtail.estimators.subspace import SubspaceStability, subspace_stability
 from gradtail.stream import GradientStream
+from gradtail.torch.asked import checked_int
 
 Kind: TypeAlias = Literal["gradient", "noise"]
 
@@ -36,8 +44,9 @@ class GradientCollection:
     interrupted : bool
         Whether Ctrl-C came before all were.
     provenance : dict
-        Everything that the numbers depend on: batches, batch size, sampling, centring, mode, seed, dtypes,
-        sizes, cutoff rule, versions.
+        Everything that the numbers depend on: batches, batch size, sampling, centring, mode ("mixed" where
+        modules differ), what of the model is random or takes statistics of a batch, seed, dtypes, sizes,
+        cutoff rule, versions.
     """
 
     gradients: GradientStream
@@ -47,7 +56,7 @@ class GradientCollection:
     interrupted: bool
     provenance: dict[str, Any]
     _columns: Mapping[tuple[Kind, str | None], ColumnTests] = field(default_factory=dict)
-    _matrices: Mapping[Kind, npt.NDArray[np.float32]] = field(default_factory=dict)
+    _matrices: Mapping[Kind, npt.NDArray[np.floating]] = field(default_factory=dict)
 
     def stream(self, kind: Kind = "gradient") -> GradientStream:
         """Return the stream of gradients or of noise.
@@ -103,25 +112,38 @@ class GradientCollection:
         names : list of str, optional
             Of parameters; None is all.
         test, top
-            As for :func:`gradtail.estimators.structure.rows`.
+            As for :func:`gradtail.estimators.structure.rows`; ``top`` at least 50, as fewer are not tested.
 
         Raises
         ------
         TypeError, ValueError
-            No such kind or name.
+            No such kind, name or test, no names, or another ``top``.
         """
-        return rows(self.stream(kind).tracks(names), kind, test, top)
+        stream = self.stream(kind)
+        if test not in get_args(RowTest):
+            expected = ", ".join(map(repr, get_args(RowTest)))
+            raise ValueError(f"test: expected one of {expected}, got {test!r}")
+        top = checked_int("top", top, FEWEST_IN_TAIL)
+        return rows(stream.tracks(_checked_names(names)), kind, test, top)
 
     def all_coordinates(self, kind: Kind = "gradient", names: list[str] | None = None) -> NormalityTests:
         """Test every coordinate that moments are kept of (all, unless asked otherwise) by Jarque-Bera.
 
+        Parameters
+        ----------
+        kind : {"gradient", "noise"}
+        names : list of str, optional
+            Of parameters; None is all.
+
         Raises
         ------
-        ValueError
-            No such kind or name.
+        TypeError, ValueError
+            No such kind or name, no names, or no moments kept (``coordinates=None``).
         """
-        stream = self.stream(kind)
-        return all_rows([stream.coordinates(name) for name in names or stream.names])
+        stream, chosen = self.stream(kind), _checked_names(names)
+        if self.provenance.get("coordinates", "dense") is None:
+            raise ValueError("coordinates: expected moments of coordinates to be kept, got None")
+        return all_rows([stream.coordinates(name) for name in (stream.names if chosen is None else chosen)])
 
     def spectrum(
         self, kind: Kind = "gradient", *, centred: bool = True, top: int | None = None, exact: bool = False
@@ -139,11 +161,11 @@ class GradientCollection:
 
         Raises
         ------
-        ValueError
-            No such kind; as many eigenvalues as batches or more; gradients that were not kept.
+        TypeError, ValueError
+            No such kind; as many eigenvalues as batches or more, or no number; gradients that were not kept.
         """
         stream = self.stream(kind)
-        if top is not None and top >= self.batches:
+        if top is not None and checked_int("top", top, 1) >= self.batches:
             raise ValueError(f"top: expected fewer than the {self.batches} batches, got {top}")
         if exact:
             found = covariance_spectrum(self.matrix(kind), centred=centred, top=top)
@@ -152,10 +174,13 @@ class GradientCollection:
         lost = self._lost_ranks(kind, centred)
         if not lost or found.eigenvalues.size <= self.batches - lost:
             return found
-        words = (
-            "batches of whole epochs add up to the full gradient, unless the model is random: the last "
-            f"{lost} of {self.batches} eigenvalues are 0, or what a sketch makes of it"
+        why = (
+            "batches of whole epochs add up to the full gradient, unless dropout or statistics of batches "
+            "(batch normalisation) are in the model"
         )
+        if self.provenance["batch_size"] is None:
+            why = "the batches are all of the data, and add up to the full gradient"
+        words = f"{why}: the last {lost} of {self.batches} eigenvalues are 0, or what a sketch makes of it"
         return replace(found, warnings=(*found.warnings, words))
 
     def _lost_ranks(self, kind: Kind, centred: bool) -> int:
@@ -163,9 +188,13 @@ class GradientCollection:
         n: int | None = self.provenance["examples"]
         b: int | None = self.provenance["batch_size"]
         sampling = self.provenance["sampling"]
-        if n is None or b is None or sampling == "replacement":
-            return 0
         about_full = centred or kind == "noise"
+        if n is None or b is None:
+            return int(about_full and self.provenance["whole"])
+        # Batch normalisation gives the same batch the same gradient, but another to examples elsewhere.
+        random = self.provenance["random"]
+        if sampling == "replacement" or "dropout" in random or (random and sampling == "shuffle"):
+            return 0
         if sampling == "in order":
             repeated = max(self.batches - n // b, 0)
             return repeated + int(centred or (about_full and n % b == 0 and self.batches >= n // b))
@@ -193,7 +222,7 @@ class GradientCollection:
             return subspace_stability(self.matrix(kind), centred=centred, top=top)
         return stream.subspace_stability(centred=centred, top=top)
 
-    def matrix(self, kind: Kind = "gradient") -> npt.NDArray[np.float32]:
+    def matrix(self, kind: Kind = "gradient") -> npt.NDArray[np.floating]:
         """Return the gradients themselves, shape (batches, parameters), in the order of the stream's names.
 
         Raises
@@ -216,3 +245,13 @@ class GradientCollection:
             if kind == "gradient" or self.noise is not None:
                 lines += [str(self.dimension_wise(kind)), str(self.iteration_wise(kind))]
         return "\n".join(lines)
+
+
+def _checked_names(names: list[str] | None) -> list[str] | None:
+    if names is None:
+        return None
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise TypeError(f"names: expected names of parameters, got {type(names).__name__}")
+    if not (found := list(names)):
+        raise ValueError("names: expected names of parameters, got none")
+    return found

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gradtail.torch.batches import Batch
+from gradtail.torch.frozen import seed_all
 
 Operator = Literal["hessian", "gauss_newton", "second_moment", "covariance"]
 OF_EXAMPLES: tuple[Operator, ...] = ("second_moment", "covariance")
@@ -38,7 +39,7 @@ class Problem:
     def output(self, batch: Batch, number: int) -> tuple[Any, Any]:
         """Return the model's output for a batch, and the target."""
         inputs, targets = batch.to(self.device)
-        torch.manual_seed(self.seed + number)  # dropout must drop the same in every product
+        seed_all(self.seed + number)  # dropout must drop the same in every product
         return self.model(inputs), targets
 
     def value(self, batch: Batch, number: int) -> Tensor:
@@ -164,7 +165,7 @@ def rows(problem: Problem, batch: Batch, number: int) -> Tensor:
 
         each = torch.func.vmap(torch.func.grad(one), in_dims=(None, 0, 0), randomness="different")
         values = {name: p.detach() for name, p in zip(names, problem.parameters, strict=True)}
-        torch.manual_seed(problem.seed + number)
+        seed_all(problem.seed + number)
         try:
             found = each(values, inputs, targets)
         except (
@@ -238,7 +239,7 @@ def linearised(
     inputs, targets = batch.to(problem.device)
 
     def output(*parameters: Tensor) -> Tensor:
-        torch.manual_seed(problem.seed + number)
+        seed_all(problem.seed + number)
         found = torch.func.functional_call(problem.model, dict(zip(own, parameters, strict=True)), (inputs,))
         return found  # type: ignore[no-any-return]
 
