@@ -20,12 +20,13 @@ from .harness import Row, Table
 STEPS, TOP = 1000, 50
 
 SCRIPT = """
-import json, resource, sys, time
+import json, sys, time
 import numpy as np
 method, steps, d, top = sys.argv[1], *map(int, sys.argv[2:])
 rng = np.random.default_rng(0)
-signal = rng.standard_normal((40, d), np.float32) * np.arange(1, 41, dtype=np.float32)[:, None] ** -0.6
+signal = rng.standard_normal((40, d), np.float32)
 noise = rng.standard_normal(2 * d, np.float32)
+signal *= np.arange(1, 41, dtype=np.float32)[:, None] ** -0.6
 
 def gradients():
     turns = np.random.default_rng(1)
@@ -33,19 +34,27 @@ def gradients():
         begin = turns.integers(0, d)
         yield turns.standard_normal(40, np.float32) @ signal + noise[begin : begin + d]
 
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def peak():  # most memory since it was last forgotten
+    with open("/proc/self/status") as lines:
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+def forget():
+    for _ in zip(range(2), gradients()):  # what making them takes is no part of it
+        pass
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+    return peak()
 
 seconds = 0.0
 if method == "stream":
     import gradtail
     gradtail.set_num_threads(1)
-    warm = gradtail.GradientStream(window=64, sketch=8192, tracks=0, coordinates=None)
+    warm = gradtail.GradientStream(window=64, sketch=4096, tracks=0, coordinates=None)
     for _ in range(64):
         warm.update({"w": noise[:d] * rng.standard_normal(1, np.float32)})
     warm.spectrum(centred=False, top=8)
-    stream = gradtail.GradientStream(window=steps, sketch=8192, tracks=0, coordinates=None)
-    before = peak()
+    stream = gradtail.GradientStream(window=steps, sketch=4096, tracks=0, coordinates=None)
+    before = forget()
     for x in gradients():
         begin = time.perf_counter()
         stream.update({"w": x})
@@ -54,13 +63,13 @@ if method == "stream":
     found = stream.spectrum(centred=False, top=top)
     values, error = found.eigenvalues, found.sketch_stderr
 else:
-    before = peak()
     if method == "lowrank":
         import torch
         torch.set_num_threads(1)
     if method == "pca":
         from sklearn.decomposition import IncrementalPCA
         pca = IncrementalPCA(top, batch_size=200)
+    before = forget()
     matrix = np.empty((200 if method == "pca" else steps, d), np.float32)
     for i, x in enumerate(gradients()):
         begin = time.perf_counter()
@@ -81,7 +90,7 @@ print(json.dumps([seconds, peak() - before, values.tolist(), error.tolist()]))
 """
 
 METHODS = {
-    "stream": "gradtail, streamed into 8,192 buckets",
+    "stream": "gradtail, streamed into 4,096 buckets",
     "gram": "NumPy, all kept: Gram matrix and eigvalsh",
     "lowrank": "torch.svd_lowrank of all kept",
 }
@@ -97,7 +106,7 @@ def measured(method: str, d: int) -> tuple[float, int, Any, Any]:
     return seconds, memory, np.array(values), np.array(error)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units elsewhere")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_covariance_spectrum(table: Table, largest: int) -> None:
     d = min(10**6, largest)
     found = {method: measured(method, d) for method in METHODS}
@@ -122,4 +131,4 @@ def test_covariance_spectrum(table: Table, largest: int) -> None:
     ):  # fmt: skip
         case = f"{name}: {one[1] / 1e6:,.0f} MB"
         table.add(Row(group, case, one[0], one[0], STEPS * small, 0, one[0] / theirs[0]))
-    assert values[:3] == pytest.approx(theirs[2][:3], rel=0.1)
+    assert values[:10] == pytest.approx(theirs[2][:10], rel=0.1)  # about the mean, which is nearly zero

@@ -118,7 +118,7 @@ def test_errors_of_few_eigenvalues_are_those_by_all(name, centred):
     """The jackknife by one step of subspace iteration against the one by all eigenvalues of each part."""
     x = 0.3 + np.random.default_rng(3).standard_normal((500, 3000)) * np.sqrt(LAWS[name])
     found = covariance_spectrum(x, top=20, centred=centred)
-    sample = Sample.of(x, None, None, centred)
+    sample = Sample.of(x, None, None, centred, 20)
 
     def every(kept):
         values = np.linalg.eigvalsh(sample.part(sample.g, kept))[::-1][:20]

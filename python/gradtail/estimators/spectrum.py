@@ -121,7 +121,7 @@ def covariance_spectrum(
     count, size = x.shape
     wanted = check_top(top, min(count - 1 if centred else count, size))
     most = check_dimension(dimension, None if is_sketch else size)
-    sample = Sample.of(x, exact, size if is_sketch else None, centred)
+    sample = Sample.of(x, exact, size if is_sketch else None, centred, wanted)
     values, sampling, sketch = _spectrum(sample, wanted)
     trace = _trace(sample)
     share = _inverse_ratio(sample)

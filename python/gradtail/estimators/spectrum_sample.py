@@ -70,6 +70,10 @@ class Sample:
     lengths : ndarray, shape (T,)
     r : int or None
         Buckets of the sketch.
+    every : ndarray, shape (T,)
+        Eigenvalues, over the degrees of freedom.
+    vectors : ndarray, shape (T, m)
+        Eigenvectors of the largest, more than are wanted.
     """
 
     raw: FloatArray
@@ -84,8 +88,10 @@ class Sample:
     vectors: FloatArray
 
     @classmethod
-    def of(cls, x: npt.NDArray[Any], exact: FloatArray | None, r: int | None, centred: bool) -> Sample:
-        """Take the rows, their exact norms if they are sketches, and the buckets of these."""
+    def of(
+        cls, x: npt.NDArray[Any], exact: FloatArray | None, r: int | None, centred: bool, wanted: int
+    ) -> Sample:
+        """Take the rows, their exact norms if they are sketches, the buckets of these, and what is wanted."""
         raw, g, cosines, lengths, exponent = scaled_gram(x, exact)
         rounding = rounding_of(g)
         if centred:
@@ -94,7 +100,8 @@ class Sample:
         dof = len(g) - 1 if centred else len(g)
         every = np.where(values > rounding, values, 0.0)[::-1] / dof
         edges = block_edges(len(g), _BLOCKS)
-        return cls(raw, g, cosines, lengths, r, centred, exponent, edges, every, rows[:, ::-1])
+        leading = rows[:, : -(2 * wanted + _GUARD) - 1 : -1].copy()
+        return cls(raw, g, cosines, lengths, r, centred, exponent, edges, every, leading)
 
     @property
     def steps(self) -> int:
