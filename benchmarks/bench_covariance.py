@@ -49,11 +49,11 @@ seconds = 0.0
 if method == "stream":
     import gradtail
     gradtail.set_num_threads(1)
-    warm = gradtail.GradientStream(window=64, sketch=4096, tracks=0, coordinates=None)
+    warm = gradtail.GradientStream(window=64, sketch=2048, tracks=0, coordinates=None)
     for _ in range(64):
         warm.update({"w": noise[:d] * rng.standard_normal(1, np.float32)})
     warm.spectrum(centred=False, top=8)
-    stream = gradtail.GradientStream(window=steps, sketch=4096, tracks=0, coordinates=None)
+    stream = gradtail.GradientStream(window=steps, sketch=2048, tracks=0, coordinates=None)
     before = forget()
     for x in gradients():
         begin = time.perf_counter()
@@ -90,7 +90,7 @@ print(json.dumps([seconds, peak() - before, values.tolist(), error.tolist()]))
 """
 
 METHODS = {
-    "stream": "gradtail, streamed into 4,096 buckets",
+    "stream": "gradtail, streamed into 2,048 buckets",
     "gram": "NumPy, all kept: Gram matrix and eigvalsh",
     "lowrank": "torch.svd_lowrank of all kept",
 }

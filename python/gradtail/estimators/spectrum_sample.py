@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import linalg
 
 from gradtail.estimators.gram import block_edges, centre, gram, jackknife
 from gradtail.states.magnitudes import FloatArray
@@ -96,7 +97,7 @@ class Sample:
         rounding = rounding_of(g)
         if centred:
             raw, g = centre(raw), centre(g)
-        values, rows = np.linalg.eigh(g)
+        values, rows = linalg.eigh(g, driver="evr", check_finite=False)  # needs half of the room of "evd"
         dof = len(g) - 1 if centred else len(g)
         every = np.where(values > rounding, values, 0.0)[::-1] / dof
         edges = block_edges(len(g), _BLOCKS)
