@@ -139,7 +139,7 @@ def curvature(
 
 
 def eigenvalues(found: HessianSpectrum, asked: int) -> dict[str, Any]:
-    """Flatten a spectrum, with the power laws of the eigenvalues that are surely positive."""
+    """Flatten a spectrum, with the power laws of the eigenvalues that are surely positive, and of their gaps."""
     values, residuals = found.eigenvalues, found.residuals
     # An eigenvalue below its residual may as well be zero: there is no logarithm to fit.
     unsure = np.flatnonzero(values <= residuals)
@@ -148,10 +148,11 @@ def eigenvalues(found: HessianSpectrum, asked: int) -> dict[str, Any]:
     law = gaps = None
     if positive >= _FEWEST and head[0] > head[-1]:
         law = power_law(rank_power_law(head, positive))
-        between = eigengaps(head)
-        usable = int(np.count_nonzero(between > 0))
-        if usable >= _FEWEST and between.max() > between[between > 0].min():
-            gaps = power_law(rank_power_law(between, usable))
+        between = np.sort(eigengaps(head))[::-1]
+        # The smallest are a matter of chance, and a cutoff at the very smallest would decide the slope.
+        half = between[: between.size // 2]
+        if half.size >= _FEWEST and half[0] > half[-1] > 0:
+            gaps = power_law(rank_power_law(half, half.size))
     perturbation = PERTURBATION * max(float(values[0]), 0.0)
     bound = subspace_bound(values, perturbation) if values.size > 1 else np.array([np.nan])
     vague = values[:-1] - values[1:] <= residuals[:-1] + residuals[1:]

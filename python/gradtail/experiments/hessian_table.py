@@ -120,9 +120,9 @@ def _notes(data: dict[str, Any]) -> list[str]:
         "power law: whether the K largest eigenvalues reject one at 5 %, exponent fitted; * where the",
         "printed value of 1.36 / sqrt(K) says otherwise. Eigenvalues are no independent draws: a convention",
         "of the study, no p-value. K: of those asked for, the ones surely positive. Slope by maximum",
-        "likelihood, with the error of independent draws, and by least squares; gaps: slope of eigenvalue",
-        "gaps; ranks: directions whose turn by a perturbation of 1 % of the largest eigenvalue is bounded.",
-        "Means over seeds; all else in results.json.",
+        "likelihood, with the error of independent draws, and by least squares; gaps: slope of the larger",
+        "half of the eigenvalue gaps; ranks: directions whose turn by a perturbation of 1 % of the largest",
+        "eigenvalue is bounded. Means over seeds; all else in results.json.",
     ]
     if any(row["published"] is not None for row in data["rows"]):
         count = len(audit())
