@@ -139,7 +139,7 @@ def curvature(
 
 
 def eigenvalues(found: HessianSpectrum, asked: int) -> dict[str, Any]:
-    """Flatten a spectrum, with the power laws of the eigenvalues that are surely positive, and of their gaps."""
+    """Flatten a spectrum, with the power laws of what is surely positive in it, and of the gaps there."""
     values, residuals = found.eigenvalues, found.residuals
     # An eigenvalue below its residual may as well be zero: there is no logarithm to fit.
     unsure = np.flatnonzero(values <= residuals)
