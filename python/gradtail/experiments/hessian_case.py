@@ -17,7 +17,7 @@ from gradtail.experiments.datasets import Images
 from gradtail.experiments.hessian_rows import LENET, Net, Settings
 from gradtail.experiments.hessian_sweeps import RANDOM_LABELS
 from gradtail.experiments.networks import LeNet, fully_connected
-from gradtail.experiments.studies import power_law
+from gradtail.experiments.studies import BadOption, power_law
 from gradtail.report.schema import rounded
 from gradtail.torch import HessianSpectrum, SpectralDensity, hessian_density, hessian_spectrum
 from gradtail.torch.interrupts import Interrupts
@@ -117,7 +117,13 @@ def curvature(
     model: nn.Module, data: tuple[Tensor, Tensor], settings: Settings, top: int, seed: int, *,
     batch_size: int | None = None, interrupts: Interrupts, progress: bool | None,
 ) -> dict[str, Any] | None:  # fmt: skip
-    """Return the largest eigenvalues and the density of a Hessian; None after Ctrl-C."""
+    """Return the largest eigenvalues and the density of a Hessian, or why there are none; None after Ctrl-C.
+
+    Raises
+    ------
+    BadOption
+        So many eigenvalues need too much memory.
+    """
     size = sum(p.numel() for p in model.parameters())
     loss = nn.functional.cross_entropy
     try:
@@ -133,6 +139,10 @@ def curvature(
         )  # fmt: skip
     except KeyboardInterrupt:
         return None
+    except ValueError as error:
+        if str(error).startswith("memory:"):
+            raise BadOption(f"eigenvalues: expected fewer ({error})") from None
+        return {"failed": str(error)}  # as after training that diverged; other cases may do better
     if density.interrupted or interrupts.stopped:
         return None
     return {"spectrum": eigenvalues(spectrum, top), "density": spectral_density(density)}

@@ -12,11 +12,11 @@ from gradtail.experiments.studies import mean
 
 
 def groups(data: dict[str, Any]) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """Return what is done by sweep and setting: each row with its case, over seeds."""
+    """Return what is done by sweep and setting: each row with its case, over seeds, but for failures."""
     cases = {case["key"]: case for case in data["cases"]}
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for row in data["rows"]:
-        if row["key"] in cases:
+        if row["key"] in cases and "failed" not in cases[row["key"]]:
             some = found.setdefault(row["sweep"], {}).setdefault(row["setting"], [])
             some.append({**row, "case": cases[row["key"]]})
     return found
@@ -25,7 +25,8 @@ def groups(data: dict[str, Any]) -> dict[str, dict[str, list[dict[str, Any]]]]:
 def table(data: dict[str, Any]) -> str:
     """Lay out all rows: the power law of each beside print, and below what else is known of it."""
     lines = [
-        f"{data['data']}, {data['images']} images, Hessian over {data['settings']['samples']} examples, "
+        f"{data['data']}, {data['images']} images, Hessian over "
+        f"{min(data['settings']['samples'], data['images'])} examples, "
         f"{len(data['cases'])} networks"
     ]
     for sweep, settings in groups(data).items():
@@ -126,11 +127,12 @@ def _notes(data: dict[str, Any]) -> list[str]:
     ]
     if any(row["published"] is not None for row in data["rows"]):
         count = len(audit())
-        lines.append(
-            f"In print: {SOURCE}; K = 1000, Hessian over all training examples; {count} of its rows "
-            "contradict themselves (audit in results.json)."
-        )
-    return [*lines, *data["left_out"]]
+        lines += [
+            f"In print: {SOURCE}; K = 1000, Hessian over all training examples;",
+            f"{count} of its rows contradict themselves (audit in results.json).",
+        ]
+    failed = [f"{case['key']}: {case['failed']}" for case in data["cases"] if "failed" in case]
+    return [*lines, *failed, *data["left_out"]]
 
 
 def _range(values: Any) -> str:
