@@ -145,7 +145,25 @@ def curvature(
         return {"failed": str(error)}  # as after training that diverged; other cases may do better
     if density.interrupted or interrupts.stopped:
         return None
-    return {"spectrum": eigenvalues(spectrum, top), "density": spectral_density(density)}
+    return {
+        "spectrum": eigenvalues(spectrum, top), "density": spectral_density(density),
+        "rests_on": rests_on(model, data[0]),
+    }  # fmt: skip
+
+
+@torch.no_grad()
+def rests_on(model: nn.Module, inputs: Tensor) -> float:
+    """Return how many of the examples the Hessian rests on, as if those were alike.
+
+    An example whose class is certain has hardly a part in it: the curvature of cross-entropy by logits has
+    the trace 1 - sum p**2. This is the participation ratio of those traces, (sum t)**2 / sum t**2.
+    """
+    training = model.training
+    model.eval()
+    logits = torch.cat([model(part) for part in torch.split(inputs, 1000)])
+    model.train(training)
+    traces = 1 - (torch.softmax(logits.double(), dim=1) ** 2).sum(dim=1)
+    return float(traces.sum() ** 2 / (traces**2).sum())
 
 
 def eigenvalues(found: HessianSpectrum, asked: int) -> dict[str, Any]:

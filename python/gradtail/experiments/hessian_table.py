@@ -81,7 +81,7 @@ def _laws(sweep: str, settings: dict[str, list[dict[str, Any]]]) -> list[str]:
 
 def _rest(sweep: str, settings: dict[str, list[dict[str, Any]]]) -> list[str]:
     head = f"{sweep:<22}{'asked':>6}{'positive':>9}{'largest':>11}{'K-th':>11}{'trace':>20}"
-    head += f"{'tr H2 / n':>11}{'ranks':>7}{'test loss':>11}{'accuracy':>10}{'products':>10}"
+    head += f"{'tr H2 / n':>11}{'ranks':>7}{'test loss':>11}{'accuracy':>10}{'rests on':>10}{'products':>10}"
     lines = [head, "-" * len(head)]
     for setting, some in settings.items():
         cases = [one["case"] for one in some]
@@ -96,6 +96,7 @@ def _rest(sweep: str, settings: dict[str, list[dict[str, Any]]]) -> list[str]:
             f"{mean(one['moments'][1] for one in densities):>11.3g}"
             f"{_range(one['bounded_ranks'] for one in spectra):>7}"
             f"{mean(case['test_loss'] for case in cases):>11.4f}{accuracy:>10}"
+            f"{mean(case['rests_on'] for case in cases):>10.0f}"
             f"{_range(one['products'] for one in spectra):>10}"
         )
     return lines
@@ -123,7 +124,9 @@ def _notes(data: dict[str, Any]) -> list[str]:
         "of the study, no p-value. K: of those asked for, the ones surely positive. Slope by maximum",
         "likelihood, with the error of independent draws, and by least squares; gaps: slope of the larger",
         "half of the eigenvalue gaps; ranks: directions whose turn by a perturbation of 1 % of the largest",
-        "eigenvalue is bounded. Means over seeds; all else in results.json.",
+        "eigenvalue is bounded; rests on: of how many of the examples the Hessian is, as if those were",
+        "alike: one whose class is certain has hardly a part in it. Means over seeds; all else in",
+        "results.json.",
     ]
     if any(row["published"] is not None for row in data["rows"]):
         count = len(audit())
@@ -132,7 +135,13 @@ def _notes(data: dict[str, Any]) -> list[str]:
             f"{count} of its rows contradict themselves (audit in results.json).",
         ]
     failed = [f"{case['key']}: {case['failed']}" for case in data["cases"] if "failed" in case]
-    return [*lines, *failed, *data["left_out"]]
+    warned = [
+        f"{case['key']}: {warning}"
+        for case in data["cases"]
+        if "failed" not in case
+        for warning in dict.fromkeys(case["spectrum"]["warnings"] + case["density"]["warnings"])
+    ]
+    return [*lines, *failed, *warned, *data["left_out"]]
 
 
 def _range(values: Any) -> str:
