@@ -14,7 +14,7 @@ from gradtail.experiments import hessian_cost  # noqa: E402
 from gradtail.experiments.classifiers import RATES, Training, evaluate, train  # noqa: E402
 from gradtail.experiments.datasets import load_images  # noqa: E402
 from gradtail.experiments.gpt import GPTConfig  # noqa: E402
-from gradtail.experiments.hessian_case import Weights, eigenvalues, training_set  # noqa: E402
+from gradtail.experiments.hessian_case import Weights, eigenvalues, rests_on, training_set  # noqa: E402
 from gradtail.experiments.hessian_cost import Unit  # noqa: E402
 from gradtail.experiments.hessian_language import Language, correlation  # noqa: E402
 from gradtail.experiments.hessian_published import ROWS, audit, published  # noqa: E402
@@ -109,7 +109,7 @@ def test_eigenvalues_that_are_not_positive():
     assert (found["positive"], found["negative"], found["found"]) == (30, 2, 33)
     assert found["power_law"]["top"] == 30
     assert found["power_law"]["loglog_slope"] == pytest.approx(1)
-    assert found["gaps"]["top"] == 29
+    assert found["gaps"]["top"] == 14
     few = eigenvalues(spectrum_of([1.0, 0.5, -1.0]), 3)
     assert (few["positive"], few["power_law"], few["gaps"]) == (2, None, None)
     none = eigenvalues(spectrum_of([-1.0, -2.0, -3.0]), 3)
@@ -122,6 +122,20 @@ def test_eigenvalues_that_are_not_positive():
 def test_bounded_ranks():
     """Of l_k = 1 / k and 1 % the bound is 0.02 k (k + 1), which is below 1 up to rank 6."""
     assert eigenvalues(spectrum_of(1 / np.arange(1.0, 31.0)), 30)["bounded_ranks"] == 6
+
+
+def test_how_many_examples_a_hessian_rests_on():
+    """All where they are alike; one where the classes of all others are certain."""
+    layer = torch.nn.Linear(3, 3, bias=False)
+    torch.nn.init.eye_(layer.weight)
+    assert rests_on(layer, torch.ones(50, 3)) == pytest.approx(50)
+    certain = torch.tensor([40.0, 0.0, 0.0]).repeat(20, 1)
+    assert rests_on(layer, torch.cat([certain, torch.ones(1, 3)])) == pytest.approx(1)
+    both = rests_on(layer, torch.tensor([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0]]))
+    p = torch.softmax(torch.tensor([2.0, 0.0, 0.0]), 0)
+    first, second = 2 / 3, float(1 - (p**2).sum())
+    assert both == pytest.approx((first + second) ** 2 / (first**2 + second**2))
+    assert layer.training
 
 
 def test_verdicts_over_seeds():

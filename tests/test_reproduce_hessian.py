@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch", reason="needs torch (the extra gradtail[tor
 pytest.importorskip("matplotlib", reason="needs matplotlib (the extra gradtail[report])")
 
 from gradtail import cli  # noqa: E402
+from gradtail.experiments import hessian_case  # noqa: E402
 from gradtail.experiments import hessian_spectrum as module  # noqa: E402
 from gradtail.experiments.datasets import load_images  # noqa: E402
 from gradtail.experiments.gpt import GPTConfig  # noqa: E402
@@ -163,6 +164,37 @@ def test_an_interrupted_run_goes_on(settings, tmp_path, monkeypatch, capsys):
     assert (asked.out / "width_power_law.png").stat().st_size > 1000
     lines = (asked.out / "table.txt").read_text().splitlines()
     assert next(line for line in lines if line.startswith("50 ")).endswith("0.0187  not rejected  0.879")
+
+
+def test_a_network_without_a_hessian_is_passed_over(settings, tmp_path, monkeypatch):
+    """As one whose training diverged; the others are done, and it is said of this one."""
+    whole = hessian_case.network
+
+    def diverged(net, side):
+        model = whole(net, side)
+        if net.depth == 2 and not net.until:
+            torch.nn.init.constant_(model[1].weight, float("nan"))
+        return model
+
+    monkeypatch.setattr(hessian_case, "network", diverged)
+    asked = replace(settings, out=tmp_path / "out", sweeps=("depth",), epochs=1)
+    assert run(asked) == 0
+    data = read(asked)
+    assert [case["depth"] for case in data["cases"] if "failed" in case] == [2]
+    text = (asked.out / "table.txt").read_text()
+    assert "fully_connected-2x100-s0: data: expected finite derivatives" in text
+    assert [line.split("  ")[0] for line in text.splitlines() if line[:2] in ("1,", "2,", "4,")][:5] == [
+        "1, random", "1, trained", "2, trained", "4, random", "4, trained",
+    ]  # fmt: skip
+
+
+def test_too_many_eigenvalues_for_the_memory(settings, tmp_path, monkeypatch):
+    def too_many(*arguments, **options):
+        raise ValueError("memory: expected at least 9 GiB")
+
+    monkeypatch.setattr(hessian_case, "hessian_spectrum", too_many)
+    with pytest.raises(BadOption, match=r"eigenvalues: expected fewer \(memory: expected at least 9 GiB\)"):
+        run(replace(settings, out=tmp_path / "out"))
 
 
 def test_interrupted_before_anything(settings, tmp_path, monkeypatch, capsys):

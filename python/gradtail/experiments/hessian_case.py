@@ -17,7 +17,7 @@ from gradtail.experiments.datasets import Images
 from gradtail.experiments.hessian_rows import LENET, Net, Settings
 from gradtail.experiments.hessian_sweeps import RANDOM_LABELS
 from gradtail.experiments.networks import LeNet, fully_connected
-from gradtail.experiments.studies import power_law
+from gradtail.experiments.studies import BadOption, power_law
 from gradtail.report.schema import rounded
 from gradtail.torch import HessianSpectrum, SpectralDensity, hessian_density, hessian_spectrum
 from gradtail.torch.interrupts import Interrupts
@@ -117,7 +117,13 @@ def curvature(
     model: nn.Module, data: tuple[Tensor, Tensor], settings: Settings, top: int, seed: int, *,
     batch_size: int | None = None, interrupts: Interrupts, progress: bool | None,
 ) -> dict[str, Any] | None:  # fmt: skip
-    """Return the largest eigenvalues and the density of a Hessian; None after Ctrl-C."""
+    """Return the largest eigenvalues and the density of a Hessian, or why there are none; None after Ctrl-C.
+
+    Raises
+    ------
+    BadOption
+        So many eigenvalues need too much memory.
+    """
     size = sum(p.numel() for p in model.parameters())
     loss = nn.functional.cross_entropy
     try:
@@ -133,13 +139,35 @@ def curvature(
         )  # fmt: skip
     except KeyboardInterrupt:
         return None
+    except ValueError as error:
+        if str(error).startswith("memory:"):
+            raise BadOption(f"eigenvalues: expected fewer ({error})") from None
+        return {"failed": str(error)}  # as after training that diverged; other cases may do better
     if density.interrupted or interrupts.stopped:
         return None
-    return {"spectrum": eigenvalues(spectrum, top), "density": spectral_density(density)}
+    return {
+        "spectrum": eigenvalues(spectrum, top), "density": spectral_density(density),
+        "rests_on": rests_on(model, data[0]),
+    }  # fmt: skip
+
+
+@torch.no_grad()
+def rests_on(model: nn.Module, inputs: Tensor) -> float:
+    """Return how many of the examples the Hessian rests on, as if those were alike.
+
+    An example whose class is certain has hardly a part in it: the curvature of cross-entropy by logits has
+    the trace 1 - sum p**2. This is the participation ratio of those traces, (sum t)**2 / sum t**2.
+    """
+    training = model.training
+    model.eval()
+    logits = torch.cat([model(part) for part in torch.split(inputs, 1000)])
+    model.train(training)
+    traces = 1 - (torch.softmax(logits.double(), dim=1) ** 2).sum(dim=1)
+    return float(traces.sum() ** 2 / (traces**2).sum())
 
 
 def eigenvalues(found: HessianSpectrum, asked: int) -> dict[str, Any]:
-    """Flatten a spectrum, with the power laws of the eigenvalues that are surely positive."""
+    """Flatten a spectrum, with the power laws of what is surely positive in it, and of the gaps there."""
     values, residuals = found.eigenvalues, found.residuals
     # An eigenvalue below its residual may as well be zero: there is no logarithm to fit.
     unsure = np.flatnonzero(values <= residuals)
@@ -148,10 +176,11 @@ def eigenvalues(found: HessianSpectrum, asked: int) -> dict[str, Any]:
     law = gaps = None
     if positive >= _FEWEST and head[0] > head[-1]:
         law = power_law(rank_power_law(head, positive))
-        between = eigengaps(head)
-        usable = int(np.count_nonzero(between > 0))
-        if usable >= _FEWEST and between.max() > between[between > 0].min():
-            gaps = power_law(rank_power_law(between, usable))
+        between = np.sort(eigengaps(head))[::-1]
+        # The smallest are a matter of chance, and a cutoff at the very smallest would decide the slope.
+        half = between[: between.size // 2]
+        if half.size >= _FEWEST and half[0] > half[-1] > 0:
+            gaps = power_law(rank_power_law(half, half.size))
     perturbation = PERTURBATION * max(float(values[0]), 0.0)
     bound = subspace_bound(values, perturbation) if values.size > 1 else np.array([np.nan])
     vague = values[:-1] - values[1:] <= residuals[:-1] + residuals[1:]

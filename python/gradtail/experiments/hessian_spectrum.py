@@ -205,7 +205,7 @@ class _Study:
                 self.cases[row["key"]] for row in self._rows
                 if row["sweep"] == LANGUAGE and row["seed"] == seed and row["key"] in self.cases
             ]  # fmt: skip
-            known = [case for case in some if case["spectrum"]["power_law"] is not None]
+            known = [case for case in some if case.get("spectrum", {}).get("power_law") is not None]
             found[str(seed)] = correlation(
                 [case["spectrum"]["power_law"]["ks"] for case in known],
                 [case["test_loss"] for case in known],

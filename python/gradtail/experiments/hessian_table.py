@@ -12,11 +12,11 @@ from gradtail.experiments.studies import mean
 
 
 def groups(data: dict[str, Any]) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """Return what is done by sweep and setting: each row with its case, over seeds."""
+    """Return what is done by sweep and setting: each row with its case, over seeds, but for failures."""
     cases = {case["key"]: case for case in data["cases"]}
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for row in data["rows"]:
-        if row["key"] in cases:
+        if row["key"] in cases and "failed" not in cases[row["key"]]:
             some = found.setdefault(row["sweep"], {}).setdefault(row["setting"], [])
             some.append({**row, "case": cases[row["key"]]})
     return found
@@ -25,7 +25,8 @@ def groups(data: dict[str, Any]) -> dict[str, dict[str, list[dict[str, Any]]]]:
 def table(data: dict[str, Any]) -> str:
     """Lay out all rows: the power law of each beside print, and below what else is known of it."""
     lines = [
-        f"{data['data']}, {data['images']} images, Hessian over {data['settings']['samples']} examples, "
+        f"{data['data']}, {data['images']} images, Hessian over "
+        f"{min(data['settings']['samples'], data['images'])} examples, "
         f"{len(data['cases'])} networks"
     ]
     for sweep, settings in groups(data).items():
@@ -80,7 +81,7 @@ def _laws(sweep: str, settings: dict[str, list[dict[str, Any]]]) -> list[str]:
 
 def _rest(sweep: str, settings: dict[str, list[dict[str, Any]]]) -> list[str]:
     head = f"{sweep:<22}{'asked':>6}{'positive':>9}{'largest':>11}{'K-th':>11}{'trace':>20}"
-    head += f"{'tr H2 / n':>11}{'ranks':>7}{'test loss':>11}{'accuracy':>10}{'products':>10}"
+    head += f"{'tr H2 / n':>11}{'ranks':>7}{'test loss':>11}{'accuracy':>10}{'rests on':>10}{'products':>10}"
     lines = [head, "-" * len(head)]
     for setting, some in settings.items():
         cases = [one["case"] for one in some]
@@ -95,6 +96,7 @@ def _rest(sweep: str, settings: dict[str, list[dict[str, Any]]]) -> list[str]:
             f"{mean(one['moments'][1] for one in densities):>11.3g}"
             f"{_range(one['bounded_ranks'] for one in spectra):>7}"
             f"{mean(case['test_loss'] for case in cases):>11.4f}{accuracy:>10}"
+            f"{mean(case['rests_on'] for case in cases):>10.0f}"
             f"{_range(one['products'] for one in spectra):>10}"
         )
     return lines
@@ -120,17 +122,26 @@ def _notes(data: dict[str, Any]) -> list[str]:
         "power law: whether the K largest eigenvalues reject one at 5 %, exponent fitted; * where the",
         "printed value of 1.36 / sqrt(K) says otherwise. Eigenvalues are no independent draws: a convention",
         "of the study, no p-value. K: of those asked for, the ones surely positive. Slope by maximum",
-        "likelihood, with the error of independent draws, and by least squares; gaps: slope of eigenvalue",
-        "gaps; ranks: directions whose turn by a perturbation of 1 % of the largest eigenvalue is bounded.",
-        "Means over seeds; all else in results.json.",
+        "likelihood, with the error of independent draws, and by least squares; gaps: slope of the larger",
+        "half of the eigenvalue gaps; ranks: directions whose turn by a perturbation of 1 % of the largest",
+        "eigenvalue is bounded; rests on: of how many of the examples the Hessian is, as if those were",
+        "alike: one whose class is certain has hardly a part in it. Means over seeds; all else in",
+        "results.json.",
     ]
     if any(row["published"] is not None for row in data["rows"]):
         count = len(audit())
-        lines.append(
-            f"In print: {SOURCE}; K = 1000, Hessian over all training examples; {count} of its rows "
-            "contradict themselves (audit in results.json)."
-        )
-    return [*lines, *data["left_out"]]
+        lines += [
+            f"In print: {SOURCE}; K = 1000, Hessian over all training examples;",
+            f"{count} of its rows contradict themselves (audit in results.json).",
+        ]
+    failed = [f"{case['key']}: {case['failed']}" for case in data["cases"] if "failed" in case]
+    warned = [
+        f"{case['key']}: {warning}"
+        for case in data["cases"]
+        if "failed" not in case
+        for warning in dict.fromkeys(case["spectrum"]["warnings"] + case["density"]["warnings"])
+    ]
+    return [*lines, *failed, *warned, *data["left_out"]]
 
 
 def _range(values: Any) -> str:
