@@ -1,6 +1,8 @@
 """`gradtail reproduce`: data, networks, what is written, and mistakes on the command line."""
 
 import json
+import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +16,8 @@ from gradtail.experiments.classifiers import Training, evaluate, train  # noqa: 
 from gradtail.experiments.datasets import load_images  # noqa: E402
 from gradtail.experiments.gradient_structure import SCHEMA, Settings, cases, run, table  # noqa: E402
 from gradtail.experiments.networks import LeNet, fully_connected  # noqa: E402
+from gradtail.experiments.studies import INTERRUPTED  # noqa: E402
+from gradtail.torch import collect_gradients  # noqa: E402
 
 
 @pytest.mark.parametrize("zipped", [False, True])
@@ -40,6 +44,21 @@ def test_files_that_are_none_are_refused(tmp_path):
         load_images(tmp_path)
     file.write_bytes(b"\x00\x00\x08\x01" + whole[4:])
     with pytest.raises(ValueError, match=r"data: expected an idx file of kind 2051, got .* of kind 2049"):
+        load_images(tmp_path)
+    file.write_bytes(whole[:8])
+    with pytest.raises(ValueError, match="data: expected a head of 16 bytes, got 8 bytes"):
+        load_images(tmp_path)
+    file.write_bytes(whole[:16] + bytes(len(whole) - 16))
+    with pytest.raises(ValueError, match="data: expected images that differ in the train files"):
+        load_images(tmp_path)
+    file.write_bytes(whole)
+    labels = tmp_path / "train-labels-idx1-ubyte"
+    content = labels.read_bytes()
+    labels.write_bytes(content[:-1] + b"\x0b")
+    with pytest.raises(ValueError, match="data: expected labels below 10 in the train files, got 11"):
+        load_images(tmp_path)
+    labels.write_bytes(content[:4] + (39).to_bytes(4, "big") + content[8:-1])
+    with pytest.raises(ValueError, match="data: expected as many labels as images in the train files"):
         load_images(tmp_path)
 
 
@@ -108,12 +127,20 @@ def test_everything_is_written(study):
             assert tests["layers"]["1.weight"]["iteration_wise"]["gaussian_rate"]["tested"] > 500
             assert 0 <= tests["iteration_wise"]["gaussian_rate"]["value"] <= 1
             assert tests["all_coordinates"]["tested"] > 50_000
+            assert tests["iteration_wise_tenth"]["mean_n_tail"] == 50
+            assert np.isfinite(tests["median_excess_kurtosis"])
+            assert tests["rivals"]["rival"] == "lognormal"
+            assert tests["all_coordinates"]["skipped_constant"] >= 0
         for spectrum in case["spectra"].values():
-            assert spectrum["top"] == len(spectrum["eigenvalues"]) == 30
-            for law in (spectrum, spectrum["head"], spectrum["gaps"]):
+            assert spectrum["laws"]["all"]["top"] == len(spectrum["eigenvalues"]) == 30
+            for law in spectrum["laws"].values():
                 assert ("not rejected" in law["verdict"]) == (law["ks"] < law["critical"])
-            assert spectrum["head"]["top"] == 20
-            assert spectrum["slope_sketch_stderr"] > 0
+            assert spectrum["laws"]["head"]["top"] == 20
+            assert spectrum["laws"]["all"]["slope_sketch_stderr"] > 0
+            values, drop = np.array(spectrum["eigenvalues"]), spectrum["drop"]
+            ratios = values[:-1] / values[1:]
+            assert ratios[drop["after"] - 1] == pytest.approx(drop["ratio"], rel=1e-4)
+            assert drop["ratio"] == pytest.approx(ratios.max(), rel=1e-4)
         assert len(case["stability"]["overlap"]) == 10
         assert max(case["stability"]["sine"]) <= 1
     trained, random = (
@@ -131,7 +158,10 @@ def test_the_table_is_that_of_the_numbers(study):
     line = next(
         line for line in text.splitlines() if "random" in line and "noise" in line and "parameters" in line
     )
-    assert line.endswith(f"{100 * np.mean(found):.1f} %")
+    rates = 100 * np.array(found)
+    assert line.endswith(f"{rates.mean():.1f} % ({rates.min():.0f}-{rates.max():.0f})")
+    assert "power law" in text
+    assert "300 images: 60 batches of 20, 2 seeds, 4 cases; trained for 1 epochs" in text
 
 
 def test_mistakes_on_the_command_line(tmp_path, capsys):
@@ -143,9 +173,51 @@ def test_mistakes_on_the_command_line(tmp_path, capsys):
     taken = tmp_path / "file"
     taken.write_text("x")
     data = str(write_idx(tmp_path / "data"))
-    assert (
-        cli.main(["reproduce", "gradient-structure", "--data", data, "--out", str(taken)]) == cli.USER_ERROR
-    )
+    few = ["reproduce", "gradient-structure", "--data", data, "--batch-size"]
+    assert cli.main([*few, "21", "--out", str(tmp_path / "out")]) == cli.USER_ERROR
+    assert "--batch-size: expected at most 20, half of the training images, got 21" in capsys.readouterr().err
+    assert cli.main([*few, "20", "--out", str(taken)]) == cli.USER_ERROR
     assert "--out: expected a folder or a new name" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         cli.main(["reproduce", "something"])
+
+
+def test_what_is_called_trained_has_learned(tmp_path, capsys):
+    """On the default data, whose epochs have few steps."""
+    pytest.importorskip("sklearn", reason="needs scikit-learn (the extra gradtail[reproduce])")
+    settings = Settings(None, tmp_path / "out", ("LeNet",), seeds=1, batches=50, eigenvalues=25)
+    assert run(settings) == 0
+    data = json.loads((settings.out / "results.json").read_text())
+    random, trained = (one["test_accuracy"] for one in data["cases"])
+    assert random < 0.3
+    assert trained > 0.95
+    assert "has not learned" not in table(data)
+    data["cases"][1]["test_accuracy"] = 0.5
+    assert "warning: LeNet, trained has a test accuracy below 80 %: it has not learned" in table(data)
+
+
+def test_ctrl_c_keeps_what_is_done(tmp_path, monkeypatch, capsys):
+    settings = Settings(
+        write_idx(tmp_path / "data", n=100), tmp_path / "out", ("fully connected",), seeds=2, batches=50,
+        batch_size=10, eigenvalues=25, epochs=1,
+    )  # fmt: skip
+    calls = []
+
+    def collected(*arguments, **given):
+        calls.append(1)
+        if len(calls) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return collect_gradients(*arguments, **given)
+
+    monkeypatch.setattr("gradtail.experiments.gradient_structure.collect_gradients", collected)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert run(settings) == INTERRUPTED
+        data = json.loads((settings.out / "results.json").read_text())
+        assert (data["complete"], len(data["cases"])) == (False, 1)
+        calls[:] = [1]  # the first collection is stopped now
+        assert run(replace(settings, out=tmp_path / "other")) == INTERRUPTED
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert "nothing to write" in capsys.readouterr().err
+    assert not (tmp_path / "other" / "results.json").exists()

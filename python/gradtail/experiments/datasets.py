@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ _FILES = {
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
 _IMAGES, _LABELS = 2051, 2049  # the magic numbers of idx files
+_CLASSES = 10
 
 
 @dataclass(frozen=True)
@@ -28,11 +30,14 @@ class Images:
     name : str
     train, test : pair of Tensor
         float32 of shape (n, 1, side, side), int64 of shape (n,).
+    sha256 : str
+        Of the training images as they were read, and their labels.
     """
 
     name: str
     train: tuple[Tensor, Tensor]
     test: tuple[Tensor, Tensor]
+    sha256: str
 
     @property
     def side(self) -> int:
@@ -66,9 +71,14 @@ def load_images(folder: Path | None, limit: int | None = None) -> Images:
             part: (_idx(folder, images, _IMAGES), _idx(folder, labels, _LABELS))
             for part, (images, labels) in _FILES.items()
         }
+    for part, (images, labels) in parts.items():
+        _check(part, images, labels)
     images, labels = parts["train"]
     if limit is not None:
         parts["train"] = images[:limit], labels[:limit]
+    digest = hashlib.sha256()
+    for array in parts["train"]:
+        digest.update(np.ascontiguousarray(array).tobytes())
     pixels = parts["train"][0].astype(np.float64)
     mean, spread = pixels.mean(), pixels.std()
     found = {
@@ -78,7 +88,22 @@ def load_images(folder: Path | None, limit: int | None = None) -> Images:
         )
         for part, (x, y) in parts.items()
     }
-    return Images(name, found["train"], found["test"])
+    return Images(name, found["train"], found["test"], digest.hexdigest())
+
+
+def _check(part: str, images: npt.NDArray[Any], labels: npt.NDArray[Any]) -> None:
+    """Refuse files that are well-formed and still no images of ten classes."""
+    if images.ndim != 3 or images.shape[1] != images.shape[2] or not len(images):
+        raise ValueError(f"data: expected square images in the {part} files, got shape {images.shape}")
+    if labels.shape != images.shape[:1]:
+        raise ValueError(
+            f"data: expected as many labels as images in the {part} files, got {len(labels)} "
+            f"and {len(images)}"
+        )
+    if labels.max() >= _CLASSES:
+        raise ValueError(f"data: expected labels below {_CLASSES} in the {part} files, got {labels.max()}")
+    if images.min() == images.max():
+        raise ValueError(f"data: expected images that differ in the {part} files, got one value everywhere")
 
 
 def _digits() -> dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
@@ -103,6 +128,9 @@ def _idx(folder: Path, name: str, magic: int) -> npt.NDArray[np.uint8]:
     found = int.from_bytes(content[:4], "big")
     if found != magic:
         raise ValueError(f"data: expected an idx file of kind {magic}, got {file} of kind {found}")
+    head = 4 * (magic % 256 + 1)
+    if len(content) < head:
+        raise ValueError(f"data: expected a head of {head} bytes, got {len(content)} bytes in {file}")
     sizes = [int.from_bytes(content[4 * i : 4 * i + 4], "big") for i in range(1, magic % 256 + 1)]
     values = np.frombuffer(content, np.uint8, offset=4 * (len(sizes) + 1))
     if values.size != int(np.prod(sizes)):

@@ -14,6 +14,12 @@ from gradtail.torch import GradientCollection
 
 _POINTS = 400
 _ROWS = 6
+_SERIES = (
+    ("gradient", "dimension_wise", "gradient, across parameters"),
+    ("noise", "dimension_wise", "noise, across parameters"),
+    ("noise", "iteration_wise", "noise, across batches"),
+    ("noise", "iteration_wise_tenth", "noise, across batches, largest tenth"),
+)
 
 
 def taken(found: GradientCollection) -> dict[str, Any]:
@@ -44,10 +50,13 @@ def write(folder: Path, drawn: dict[str, Any], data: dict[str, Any]) -> None:
                 ax.set_title(title)
                 draw(ax, one)
             figure.savefig(folder / f"{name}.png", dpi=120)
-        figure = Figure(figsize=(6, 4.2), layout="constrained")
-        _spectra(figure.subplots(), data)
+        networks = list(dict.fromkeys(case["network"] for case in data["cases"]))
+        figure = Figure(figsize=(5 * len(networks), 4.2), layout="constrained")
+        for ax, network in zip(np.atleast_1d(figure.subplots(1, len(networks))), networks, strict=True):
+            _spectra(ax, [one for one in data["cases"] if one["network"] == network and one["seed"] == 0])
+            ax.set_title(network)
         figure.savefig(folder / "spectrum.png", dpi=120)
-        figure = Figure(figsize=(8, 4.2), layout="constrained")
+        figure = Figure(figsize=(9, 4.6), layout="constrained")
         _rates(figure.subplots(1, 2, sharey=True), data)
         figure.savefig(folder / "rates.png", dpi=120)
 
@@ -85,16 +94,25 @@ def _quantiles(ax: Any, one: dict[str, Any]) -> None:
     ax.set_ylabel("noise of one parameter, in standard deviations")
 
 
-def _spectra(ax: Any, data: dict[str, Any]) -> None:
-    for i, case in enumerate(one for one in data["cases"] if one["seed"] == 0):
+def _spectra(ax: Any, cases: list[dict[str, Any]]) -> None:
+    """Draw eigenvalues with two errors of the sample, and the laws fitted to them through the cutoff."""
+    for i, case in enumerate(cases):
         found = case["spectra"]["covariance"]
         values = np.array(found["eigenvalues"], np.float64)
+        if not values.size:
+            continue
         ranks = np.arange(1, values.size + 1)
-        label = f"{case['network']}, {case['state']}: slope {found['slope']:.2f}"
-        ax.loglog(ranks, values, color=style.SERIES[1 + i % 6], label=label)
+        error = 2 * np.array(found["sampling_stderr"], np.float64)
+        color, law = style.SERIES[1 + i % 6], found["laws"]["all"]
+        ax.fill_between(
+            ranks, np.maximum(values - error, values / 10), values + error, color=color, alpha=0.2, lw=0
+        )
+        ax.loglog(ranks, values, color=color, label=f"{case['state']}: slope {law['slope']:.2f}")
+        ax.loglog(ranks, values[-1] * (ranks / values.size) ** -law["slope"], color=color, lw=0.8, ls="--")
+        ax.axvline(found["laws"]["head"]["top"], color=style.INK, lw=0.6, ls=":")
     panels.logarithmic(ax.xaxis)
     panels.logarithmic(ax.yaxis)
-    ax.set_xlabel("rank")
+    ax.set_xlabel("rank (dotted: an eighth of the batches)")
     ax.set_ylabel("eigenvalue of the covariance")
     ax.legend()
 
@@ -110,16 +128,16 @@ def _rates(axes: Any, data: dict[str, Any]) -> None:
         strict=True,
     ):  # fmt: skip
         ax.set_title(title)
-        series = [
-            (kind, along) for along in ("dimension_wise", "iteration_wise") for kind in ("gradient", "noise")
-        ]
-        for j, (kind, along) in enumerate(series):
-            values = [
-                np.nanmean([one["kinds"][kind][along][key]["value"] for one in some])
-                for some in cases.values()
-            ]
-            name = f"{kind}, across {'parameters' if along == 'dimension_wise' else 'batches'}"
-            ax.bar(place + 0.2 * (j - 1.5), values, 0.18, color=style.SERIES[1 + j], label=name)
+        for j, (kind, along, words) in enumerate(_SERIES):
+            shares = [[one["kinds"][kind][along][key]["value"] for one in some] for some in cases.values()]
+            known = [[v for v in some if v is not None and v == v] or [np.nan] for some in shares]
+            values = np.array([np.mean(some) for some in known])
+            ends = np.abs(np.array([[min(some), max(some)] for some in known]).T - values)
+            at = place + 0.2 * (j - 1.5)
+            ax.bar(at, values, 0.18, color=style.SERIES[1 + j], label=words, yerr=ends,
+                   error_kw={"lw": 0.8, "ecolor": style.INK})  # fmt: skip
+        ax.axhline(0.95, color=style.INK, lw=0.8, ls=":")
+        ax.set_axisbelow(True)
         ax.set_xticks(place, list(cases))
         ax.set_ylim(0, 1)
-    axes[0].legend()
+    axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,17 @@ def machine() -> dict[str, Any]:
     return {
         "platform": platform.platform(), "python": platform.python_version(),
         "threads": torch.get_num_threads(),
+        "packages": {name: version(name) for name in ("scipy", "scikit-learn", "matplotlib") if has(name)},
     }  # fmt: skip
+
+
+def has(package: str) -> bool:
+    """Whether a package is installed."""
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def write_results(out: Path, data: dict[str, Any], table: str) -> None:
