@@ -107,7 +107,8 @@ def test_four_times_the_batch_is_a_quarter_of_the_covariance(digits):
     ratio = large / small
     error = ratio * np.hypot(*(one.stderr[:10] / one.eigenvalues[:10] for one in spectra))
     assert np.all(np.abs(ratio - 0.25) < 3 * error)
-    assert np.all(error < 0.06)
+    assert np.all(error < 0.08)
+    assert ratio.mean() == pytest.approx(0.25, rel=0.1)
     trace = spectra[1].trace / spectra[0].trace
     errors = [one.trace_stderr / one.trace for one in spectra]
     assert trace == pytest.approx(0.25, abs=3 * trace * np.hypot(*errors))

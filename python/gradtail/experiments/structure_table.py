@@ -37,11 +37,11 @@ def table(data: dict[str, Any]) -> str:
         "power law: share of vectors for which it is not rejected at 5 %, exponent fitted; printed: by",
         "1.36 / sqrt(K); normal: by K2, where 95 % of normal vectors pass; means over seeds, and in brackets",
         "the least and the most. K values are looked at; of normal vectors by the largest tenth of",
-        f"{batches}, {shares[0]:.0f} % pass as a power law ({shares[1]:.0f} % as printed). kurtosis: excess, "
-        "of the median parameter.",
+        f"{batches}, {shares[0]:.0f} % pass as a power law ({shares[1]:.0f} % as printed). kurtosis: of the",
+        "median parameter, 0 of a normal one.",
         "Slopes of the rank by maximum likelihood, with the errors of independent draws and of the sketch;",
         "head: an eighth as many eigenvalues as batches, still bent by the finite sample; beyond the drop:",
-        "without the eigenvalues before the largest drop among the first. overlap: of the first directions of",
+        "without the eigenvalues before the largest drop among the first. overlap: of first directions of",
         "both halves of the batches. Intervals and everything else are in results.json.",
     ]  # fmt: skip
     return "\n".join(lines)
