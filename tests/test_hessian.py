@@ -1,6 +1,5 @@
 """The largest eigenvalues of a model's Hessian, beside those of the dense matrix."""
 
-import random
 import signal
 
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch (the extra gradtail[torch])")
 
 from curvature_models import ce, dense_hessian, largest, mse, small_net  # noqa: E402
+from model_states import everything, same  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
 
@@ -112,26 +112,6 @@ def test_a_loss_that_is_linear_in_the_parameters():
 
 
 # The model, and what a result says.
-
-
-def everything(model):
-    return (
-        {name: value.clone() for name, value in model.state_dict().items()},
-        [None if p.grad is None else p.grad.clone() for p in model.parameters()],
-        [module.training for module in model.modules()],
-        torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate(),  # noqa: NPY002
-    )  # fmt: skip
-
-
-def same(a, b):
-    states, grads, modes, *rng = a
-    states_, grads_, modes_, *rng_ = b
-    assert all(torch.equal(states[name], states_[name]) for name in states)
-    assert all((x is None and y is None) or torch.equal(x, y) for x, y in zip(grads, grads_, strict=True))
-    assert modes == modes_
-    assert torch.equal(rng[0], rng_[0])
-    assert (rng[1] == rng_[1]).all()
-    assert rng[2] == rng_[2]
 
 
 def odd_model():

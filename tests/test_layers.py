@@ -24,7 +24,7 @@ LAYERS = [
     {"report"},
     {"torch"},
     {"experiments"},
-    {"cli", "__main__"},
+    {"cli", "cli_options", "cli_studies", "__main__"},
 ]
 """A module imports from its own layer and from those above it in this list."""
 
