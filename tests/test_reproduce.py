@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from idx_files import write_idx
+from published import FOLDER
 
 torch = pytest.importorskip("torch", reason="needs torch (the extra gradtail[torch])")
 pytest.importorskip("matplotlib", reason="needs matplotlib (the extra gradtail[report])")
@@ -24,7 +25,8 @@ from gradtail.torch import collect_gradients  # noqa: E402
 def test_idx_files(tmp_path, zipped):
     images = load_images(write_idx(tmp_path, zipped=zipped))
     x, y = images.train
-    assert (images.name, images.side, x.shape, x.dtype) == ("MNIST", 28, (40, 1, 28, 28), torch.float32)
+    assert images.name == f"images of {tmp_path.name}"
+    assert (images.side, x.shape, x.dtype) == (28, (40, 1, 28, 28), torch.float32)
     assert float(x.mean()) == pytest.approx(0, abs=1e-5)
     assert float(x.std()) == pytest.approx(1, abs=1e-3)
     assert y.dtype == torch.int64
@@ -221,3 +223,14 @@ def test_ctrl_c_keeps_what_is_done(tmp_path, monkeypatch, capsys):
         signal.signal(signal.SIGINT, before)
     assert "nothing to write" in capsys.readouterr().err
     assert not (tmp_path / "other" / "results.json").exists()
+
+
+def test_mnist_is_known_by_its_bytes(tmp_path, monkeypatch):
+    images = load_images(write_idx(tmp_path))
+    monkeypatch.setattr("gradtail.experiments.datasets.MNIST_SHA256", images.sha256)
+    assert load_images(tmp_path).name == "MNIST"
+    assert load_images(tmp_path, limit=10).name == "MNIST"
+    assert load_images(tmp_path, limit=10).sha256 != images.sha256
+    if (folder := FOLDER / "mnist").is_dir():
+        monkeypatch.undo()
+        assert load_images(folder, limit=10).name == "MNIST"

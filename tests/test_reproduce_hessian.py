@@ -34,10 +34,12 @@ TINY = GPTConfig(layers=1, heads=2, width=8, context=16)
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
-    return Settings(
-        write_idx(folder / "data", n=200, side=8), folder / "out", samples=40, eigenvalues=12, epochs=2,
-        probes=2, steps=8, text_steps=12,
-    )  # fmt: skip
+    data = write_idx(folder / "data", n=200, side=8)
+    with pytest.MonkeyPatch.context() as patch:  # rows in print stand beside those of MNIST alone
+        patch.setattr("gradtail.experiments.datasets.MNIST_SHA256", load_images(data).sha256)
+        yield Settings(
+            data, folder / "out", samples=40, eigenvalues=12, epochs=2, probes=2, steps=8, text_steps=12
+        )
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,10 @@ _FILES = {
 _IMAGES, _LABELS = 2051, 2049  # the magic numbers of idx files
 _CLASSES = 10
 
+DIGITS, MNIST = "digits", "MNIST"
+MNIST_SHA256 = "edc0d1098aa497be14ace79ddd5171e5a3dcf9c4d196c015389203eb3ba1f59b"
+"""Of the 60,000 training images of MNIST and their labels, byte by byte."""
+
 
 @dataclass(frozen=True)
 class Images:
@@ -64,9 +68,9 @@ def load_images(folder: Path | None, limit: int | None = None) -> Images:
     """
     parts: dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]
     if folder is None:
-        name, parts = "digits", _digits()
+        name, parts = DIGITS, _digits()
     else:
-        name = "MNIST"
+        name = f"images of {folder.name or folder}"  # other sets come in files of these names too
         parts = {
             part: (_idx(folder, images, _IMAGES), _idx(folder, labels, _LABELS))
             for part, (images, labels) in _FILES.items()
@@ -74,11 +78,10 @@ def load_images(folder: Path | None, limit: int | None = None) -> Images:
     for part, (images, labels) in parts.items():
         _check(part, images, labels)
     images, labels = parts["train"]
+    if name != DIGITS and _sha256(images, labels) == MNIST_SHA256:
+        name = MNIST
     if limit is not None:
         parts["train"] = images[:limit], labels[:limit]
-    digest = hashlib.sha256()
-    for array in parts["train"]:
-        digest.update(np.ascontiguousarray(array).tobytes())
     pixels = parts["train"][0].astype(np.float64)
     mean, spread = pixels.mean(), pixels.std()
     found = {
@@ -88,7 +91,14 @@ def load_images(folder: Path | None, limit: int | None = None) -> Images:
         )
         for part, (x, y) in parts.items()
     }
-    return Images(name, found["train"], found["test"], digest.hexdigest())
+    return Images(name, found["train"], found["test"], _sha256(*parts["train"]))
+
+
+def _sha256(images: npt.NDArray[Any], labels: npt.NDArray[Any]) -> str:
+    digest = hashlib.sha256()
+    for array in (images, labels):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def _check(part: str, images: npt.NDArray[Any], labels: npt.NDArray[Any]) -> None:

@@ -19,7 +19,7 @@ from torch import nn
 
 from gradtail.experiments import structure_figures
 from gradtail.experiments.classifiers import Training, evaluate, train
-from gradtail.experiments.datasets import Images
+from gradtail.experiments.datasets import DIGITS, Images
 from gradtail.experiments.networks import LeNet, fully_connected
 from gradtail.experiments.structure_numbers import normal_rows, spectrum, stability, tests
 from gradtail.experiments.structure_table import table
@@ -80,7 +80,7 @@ class Settings:
 
     def epochs_of(self, images: Images) -> int:
         """Return the epochs of training."""
-        return self.epochs or (5 if images.name == "MNIST" else 100)
+        return self.epochs or (100 if images.name == DIGITS else 5)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from gradtail.experiments.classifiers import MOMENTUM, RATES, Training
-from gradtail.experiments.datasets import Images
+from gradtail.experiments.datasets import DIGITS, Images
 from gradtail.experiments.hessian_sweeps import (
     BATCHES,
     DEPTHS,
@@ -72,11 +72,11 @@ class Settings:
 
     def top(self, images: Images) -> int:
         """Return K."""
-        return self.eigenvalues or (1000 if images.name == "MNIST" else 200)
+        return self.eigenvalues or (200 if images.name == DIGITS else 1000)
 
     def epochs_of(self, images: Images) -> int:
         """Return the epochs of training."""
-        return self.epochs or (50 if images.name == "MNIST" else 200)
+        return self.epochs or (200 if images.name == DIGITS else 50)
 
 
 @dataclass(frozen=True)

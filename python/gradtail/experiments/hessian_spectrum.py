@@ -15,7 +15,7 @@ from typing import Any
 
 from gradtail.experiments import hessian_figures
 from gradtail.experiments.classifiers import Training
-from gradtail.experiments.datasets import Images
+from gradtail.experiments.datasets import MNIST, Images
 from gradtail.experiments.gpt import GPTConfig
 from gradtail.experiments.hessian_case import Weights, examine
 from gradtail.experiments.hessian_cost import duration, estimate
@@ -191,7 +191,7 @@ class _Study:
 
     def _as_dict(self, row: Row) -> dict[str, Any]:
         # Print is of MNIST: beside other images it would say nothing.
-        other = published(row.sweep, row.setting) if self._images.name == "MNIST" else None
+        other = published(row.sweep, row.setting) if self._images.name == MNIST else None
         if isinstance(row.item, Checkpoint):
             at = {0: "before", row.item.of: "after"}.get(row.item.step, "")
             other = published(row.sweep, at)
