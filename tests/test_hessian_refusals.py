@@ -54,3 +54,29 @@ def test_ready_batches_have_their_size(net):
     model, data = net
     with pytest.raises(ValueError, match="batch_size: expected none where batches come ready"):
         hessian_spectrum(model, ce, [data], 3, batch_size=8)
+
+
+def test_data_that_is_too_large_is_refused_while_it_comes():
+    taken = []
+
+    def batches():
+        for _ in range(100):
+            taken.append(1)
+            yield torch.zeros(64, 5), torch.zeros(64, dtype=torch.int64)
+
+    model, _ = small_net()
+    with pytest.raises(ValueError, match=r"memory: expected room for the data, got .* batches exceed"):
+        hessian_spectrum(model, ce, batches(), 2, memory="100KiB")
+    assert len(taken) < 90
+
+
+def test_memory_is_said_before_it_starts(capsys):
+    model, data = small_net()
+    found = hessian_spectrum(model, ce, data, 2, progress=True)
+    said = capsys.readouterr().err.splitlines()[0]
+    rows = found.provenance["memory"]["rows"]
+    assert said.startswith("memory: at most ")
+    assert "of the 4 GiB allowed: " in said
+    assert f" for {rows} vectors, " in said
+    hessian_spectrum(model, ce, data, 2, progress=False)
+    assert not capsys.readouterr().err

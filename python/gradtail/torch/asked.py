@@ -55,9 +55,9 @@ def problem_of(
     return Problem(model, loss, [name for name, _ in named], [p for _, p in named], named[0][1].device, seed)
 
 
-def batches_of_all(data: Any, batch_size: int | None) -> tuple[list[Batch], int]:
-    """Return all of the data in batches, and the memory that holding them takes."""
-    batches = held_batches(data, batch_size, BATCH)
+def batches_of_all(data: Any, batch_size: int | None, most: int | None = None) -> tuple[list[Batch], int]:
+    """Return all of the data in batches, and the memory that holding them takes, at most ``most`` bytes."""
+    batches = held_batches(data, batch_size, BATCH, most)
     shared = isinstance(data, (tuple, list)) and all(isinstance(part, (Tensor, np.ndarray)) for part in data)
     return batches, 0 if shared else batch_bytes(batches)
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, default_collate
 
+from gradtail.states.budget import format_bytes
 from gradtail.torch.frozen import RandomStates
 
 Sampling = Literal["shuffle", "replacement", "in order"]
@@ -292,7 +293,7 @@ def _moved(value: Any, device: torch.device) -> Any:
     return value
 
 
-def held_batches(data: Any, batch_size: int | None, default: int) -> list[Batch]:
+def held_batches(data: Any, batch_size: int | None, default: int, most: int | None = None) -> list[Batch]:
     """Return all of the data in batches that stay the same; of a pair of tensors they are no copies.
 
     Parameters
@@ -301,11 +302,13 @@ def held_batches(data: Any, batch_size: int | None, default: int) -> list[Batch]
     batch_size : int or None
         None is ``default``, or as the batches come.
     default : int
+    most : int, optional
+        Bytes that batches may take which are not of a pair of tensors.
 
     Raises
     ------
     TypeError, ValueError
-        Data or a batch size that is none.
+        Data or a batch size that is none, or more bytes than ``most``.
     """
     if batch_size is not None and (
         isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer))
@@ -323,10 +326,13 @@ def held_batches(data: Any, batch_size: int | None, default: int) -> list[Batch]
     elif _is_indexable(data):
         examples, size = _Examples(data), int(batch_size or default)
         with RandomStates():
-            found = [
-                examples.take(np.arange(begin, min(begin + size, examples.count)))
-                for begin in range(0, examples.count, size)
-            ]
+            found = _within(
+                most,
+                (
+                    examples.take(np.arange(begin, min(begin + size, examples.count)))
+                    for begin in range(0, examples.count, size)
+                ),
+            )
     elif not isinstance(data, Iterable):
         raise TypeError(
             "data: expected a pair of tensors, an indexable data set or an iterable of batches, "
@@ -336,7 +342,7 @@ def held_batches(data: Any, batch_size: int | None, default: int) -> list[Batch]
         raise ValueError("batch_size: expected none where batches come ready, in their order, got one")
     else:
         with RandomStates(data):
-            found = list(_each(data))
+            found = _within(most, _each(data))
     if sum(batch.size for batch in found) < 1:
         raise ValueError("data: expected at least 1 example, got none")
     return [batch for batch in found if batch.size]
@@ -350,3 +356,17 @@ def batch_bytes(batches: Iterable[Batch]) -> int:
         for part in (batch.inputs, batch.targets)
         for tensor in _tensors(part)
     )
+
+
+def _within(most: int | None, batches: Iterable[Batch]) -> list[Batch]:
+    """Collect batches while they fit into memory."""
+    found, taken = [], 0
+    for batch in batches:
+        found.append(batch)
+        taken += batch_bytes([batch])
+        if most is not None and taken > most:
+            raise ValueError(
+                f"memory: expected room for the data, got {format_bytes(most)}, which {len(found)} batches "
+                "exceed; a pair of tensors needs no room of its own"
+            )
+    return found

@@ -62,6 +62,13 @@ class Countdown:
         return f"{self._label}: {self._done}/{self._total}, {clock(left)} left"
 
 
+def announce(text: str, shown: bool | None = None) -> None:
+    """Say a line before a long piece of work; None says it on a terminal alone."""
+    if shown or (shown is None and bool(getattr(sys.stderr, "isatty", lambda: False)())):
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
+
 def clock(seconds: float) -> str:
     """Write a duration.
 

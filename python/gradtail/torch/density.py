@@ -235,7 +235,7 @@ def _open(
     problem = problem_of(model, loss, params, operator, mode, seed)
     allowed = parse_memory(memory)
     check_memory(allowed, rows, what, problem, 0, 0)
-    batches, held = batches_of_all(data, batch_size)
+    batches, held = batches_of_all(data, batch_size, allowed)
 
     @contextmanager
     def opened(expected: int) -> Iterator[_Opened]:

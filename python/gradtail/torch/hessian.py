@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gradtail.states.budget import parse_memory
+from gradtail.states.budget import format_bytes, parse_memory
 from gradtail.torch.asked import (
     Loss,
     batches_of_all,
@@ -21,7 +21,7 @@ from gradtail.torch.asked import (
     problem_of,
     provenance_of,
 )
-from gradtail.torch.countdown import Countdown
+from gradtail.torch.countdown import Countdown, announce
 from gradtail.torch.curvature import Curvature
 from gradtail.torch.frozen import Frozen, Mode
 from gradtail.torch.hessian_result import HessianSpectrum
@@ -151,7 +151,7 @@ def hessian_spectrum(
     what = f"top={top}, vectors={bool(vectors)}"
     both = rows + (top if vectors else 0)
     check_memory(allowed, both, what, problem, 0, 0)  # before the model runs at all
-    batches, held = batches_of_all(data, batch_size)
+    batches, held = batches_of_all(data, batch_size, allowed)
     with Frozen(model, mode, seed), torch.enable_grad(), Interrupts() as interrupts:
         curvature = Curvature(problem, batches, operator)
         spare = check_memory(allowed, both, what, problem, curvature.graph_bytes, held)
@@ -163,6 +163,12 @@ def hessian_spectrum(
             lambda: not interrupts.stopped,
         )
         rows = min(elements, rows + max(spare - graphs, 0) // row)
+        announce(
+            f"memory: at most {format_bytes(rows * row + graphs + held)} of the {format_bytes(allowed)} "
+            f"allowed: {format_bytes(rows * row)} for {rows} vectors, {format_bytes(graphs)} for graphs, "
+            f"{format_bytes(held)} for data",
+            progress,
+        )
         solver = Lanczos(
             curvature.product, elements, top, tol=tol, noise=curvature.noise, rows=rows,
             dtype=curvature.dtype, device=curvature.device, seed=seed,
