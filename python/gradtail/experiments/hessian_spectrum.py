@@ -181,11 +181,12 @@ class _Study:
 
     def _announce(self, missing: dict[str, Item], seconds: float) -> None:
         sweeps = ", ".join(self._settings.sweeps) or "random and trained networks"
-        top = self._settings.top(self._images)
+        nets = any(isinstance(item, Net) for item in missing.values())
+        top, samples = self._settings.top(self._images), self._settings.samples
+        of_nets = f", of networks {top} eigenvalues over {samples} examples each" if nets else ""
         print(
-            f"{duration(seconds).capitalize()}: {len(missing)} cases of {sweeps}, "
-            f"{top} eigenvalues over {self._settings.samples} examples each. Ctrl-C keeps what is done, and "
-            "the same command goes on from there.",
+            f"{duration(seconds).capitalize()}: {len(missing)} cases of {sweeps}{of_nets}. Ctrl-C keeps what "
+            "is done, and the same command goes on from there.",
             file=sys.stderr, flush=True,
         )  # fmt: skip
 

@@ -25,9 +25,8 @@ def groups(data: dict[str, Any]) -> dict[str, dict[str, list[dict[str, Any]]]]:
 def table(data: dict[str, Any]) -> str:
     """Lay out all rows: the power law of each beside print, and below what else is known of it."""
     lines = [
-        f"{data['data']}, {data['images']} images, Hessian over "
-        f"{min(data['settings']['samples'], data['images'])} examples, "
-        f"{len(data['cases'])} networks"
+        f"{data['data']}, {data['images']} images, Hessians of networks over "
+        f"{min(data['settings']['samples'], data['images'])} examples, {len(data['cases'])} cases"
     ]
     for sweep, settings in groups(data).items():
         lines += ["", *_laws(sweep, settings), "", *_rest(sweep, settings)]
