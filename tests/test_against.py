@@ -1,11 +1,13 @@
 """The gradient covariance beside the Hessian: dense matrices, and laws in which they are proportional."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch (the extra gradtail[torch])")
 
-from curvature_models import ce, dense_covariance, dense_hessian, small_net  # noqa: E402
+from curvature_models import ce, dense_covariance, dense_hessian, mse, small_net  # noqa: E402
 from torch import nn  # noqa: E402
 
 from gradtail.torch import collect_gradients, covariance_against_hessian  # noqa: E402
@@ -73,6 +75,25 @@ def test_too_few_for_a_line():
     found = covariance_against_hessian(model, ce, data, 2)
     assert np.isnan(found.slope)
     str(found)
+
+
+def test_rounding_is_no_part_of_a_law():
+    torch.manual_seed(0)
+    x, y = torch.randn(20, 60) / torch.arange(1, 61.0).sqrt(), torch.randn(20, 1)
+    found = covariance_against_hessian(nn.Linear(60, 1, bias=False), mse, (x, y), 40)
+    lead, along = np.log(found.hessian.eigenvalues[:20]), np.log(found.along[:20])
+    assert found.slope == pytest.approx(np.polyfit(lead, along, 1)[0], rel=1e-6)
+    assert str(found).count("may be zero") == 2
+
+
+def test_equal_eigenvalues_are_shown():
+    model = nn.Linear(4, 1, bias=False)
+    data = 2 * torch.eye(4).repeat(2, 1), torch.zeros(8, 1)
+    found = covariance_against_hessian(model, mse, data, 4)
+    flat = np.full(4, found.hessian.eigenvalues[0])
+    shown = str(replace(found, hessian=replace(found.hessian, eigenvalues=flat)))
+    assert "Hessian: " not in shown
+    assert "covariance: power law" in shown
 
 
 def test_refusals_are_those_of_the_spectrum():

@@ -182,6 +182,22 @@ def test_what_a_result_says(net):
         hessian_spectrum(model, ce, data, 5, vectors=True).vector(5)
 
 
+def test_no_power_law_is_fitted_to_rounding():
+    """Of 40 eigenvalues 20 are zero, but for rounding, which makes some of them positive."""
+    torch.manual_seed(0)
+    x, y = torch.randn(20, 60) / torch.arange(1, 61.0).sqrt(), torch.randn(20, 1)
+    found = hessian_spectrum(nn.Linear(60, 1, bias=False), mse, (x, y), 40)
+    positive = int(np.count_nonzero(found.eigenvalues > 0))
+    assert found.surely_positive == 20 < positive
+    law = found.power_law()
+    assert (law.top, law.slope) == (20, found.power_law(20).slope)
+    assert law.slope < 3
+    assert f"{positive - 20} positive eigenvalues were left out: from rank 21 on they may be zero" in str(law)
+    assert "left out" not in str(found.power_law(20))
+    with pytest.raises(ValueError, match="eigenvalues: expected at least 21 positive ones, got 20"):
+        found.power_law(21)
+
+
 def test_the_same_arguments_give_the_same_bits(net):
     model, data, _ = net
     a, b = (hessian_spectrum(model, ce, data, 5, vectors=True) for _ in range(2))

@@ -39,8 +39,8 @@ class CovarianceAgainstHessian:
     along : ndarray of float64, shape (K,)
         u'Cu of the Hessian's eigenvectors u.
     slope, slope_stderr : float
-        Of a least-squares line through log u'Cu over log l, for the positive eigenvalues l; NaN of fewer
-        than three. 1 where C is proportional to H.
+        Of a least-squares line through log u'Cu over log l, for the eigenvalues l that are surely positive;
+        NaN of fewer than three. 1 where C is proportional to H.
     """
 
     hessian: HessianSpectrum
@@ -75,8 +75,10 @@ class CovarianceAgainstHessian:
             )
         lines.append(f"u'Cu goes as l to the power of {self.slope:.3g} +- {self.slope_stderr:.2g}")
         for name, one in (("Hessian", self.hessian), ("covariance", self.covariance)):
-            if np.count_nonzero(one.eigenvalues > 0) >= _FEWEST_FOR_A_LINE:
-                lines.append(f"{name}: {one.power_law().verdict}")
+            head = one.eigenvalues[: one.surely_positive]
+            if head.size >= _FEWEST_FOR_A_LINE and head[0] > head[-1]:
+                law = one.power_law()
+                lines += [f"{name}: {law.verdict}", *(f"  warning: {w}" for w in law.warnings)]
             lines += [f"  warning: {w}" for w in one.warnings]
         return "\n".join(lines)
 
@@ -145,7 +147,7 @@ def covariance_against_hessian(
         curvature = Curvature(problem, batches, "covariance")
         curvature.keep(parse_memory(memory) // 2, hessian.eigenvalues.size)  # a product needs rows besides
         along = np.array([float(torch.dot(u, curvature.product(u))) for u in hessian.vectors.T])
-    slope, error = _line(hessian.eigenvalues, along)
+    slope, error = _line(hessian.eigenvalues[: hessian.surely_positive], along[: hessian.surely_positive])
     return CovarianceAgainstHessian(
         hessian, covariance, _overlap(hessian.vectors, covariance.vectors), along, slope, error
     )
@@ -160,7 +162,7 @@ def _overlap(left: Tensor, right: Tensor) -> Floats:
 
 def _line(eigenvalues: Floats, along: Floats) -> tuple[float, float]:
     """Slope of log-log least squares and its standard error."""
-    known = (eigenvalues > 0) & (along > 0)
+    known = along > 0
     count = int(np.count_nonzero(known))
     if count < _FEWEST_FOR_A_LINE:
         return math.nan, math.nan
