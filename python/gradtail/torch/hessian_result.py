@@ -15,6 +15,8 @@ from gradtail.estimators.ranks import RankPowerLaw, eigengaps, rank_power_law
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
+_FEWEST = 3  # that a power law is fitted to
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class HessianSpectrum:
@@ -105,7 +107,9 @@ class HessianSpectrum:
             Fewer eigenvalues that are surely positive than ``top``, or than three, or all the same.
         """
         sure = self.surely_positive
-        law = rank_power_law(np.where(np.arange(self.eigenvalues.size) < sure, self.eigenvalues, 0.0), top)
+        if sure < _FEWEST:
+            raise ValueError(f"eigenvalues: expected at least {_FEWEST} positive ones, got {sure}")
+        law = rank_power_law(self.eigenvalues[:sure], top)
         rest = int(np.count_nonzero(self.eigenvalues[sure:] > 0))
         if top is not None or not rest:
             return law
