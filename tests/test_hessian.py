@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
 from gradtail.torch import hessian_spectrum  # noqa: E402
 from gradtail.torch import lanczos_file as file_module  # noqa: E402
 from gradtail.torch.curvature import Curvature  # noqa: E402
+from gradtail.torch.lanczos import Lanczos  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +39,8 @@ def test_the_hessian_of_a_small_net(dtype, top):
     assert truth[-1] < 0 or top <= 10
     near = 1e-4 if dtype == torch.float32 else 1e-6
     assert found.eigenvalues == pytest.approx(truth, abs=near * scale)
+    large = np.abs(truth) > 0.01 * scale
+    assert found.eigenvalues[large] == pytest.approx(truth[large], rel=near)
     assert found.eigenvalues.dtype == np.float64
     assert (found.converged, found.interrupted, found.vectors.shape) == (top, False, (89, top))
     assert found.vectors.dtype == dtype
@@ -182,6 +185,24 @@ def test_what_a_result_says(net):
         hessian_spectrum(model, ce, data, 5, vectors=True).vector(5)
 
 
+def test_no_power_law_is_fitted_to_rounding():
+    """Of 40 eigenvalues 20 are zero, but for rounding, which makes some of them positive."""
+    torch.manual_seed(0)
+    x, y = torch.randn(20, 60) / torch.arange(1, 61.0).sqrt(), torch.randn(20, 1)
+    found = hessian_spectrum(nn.Linear(60, 1, bias=False), mse, (x, y), 40)
+    positive = int(np.count_nonzero(found.eigenvalues > 0))
+    assert found.surely_positive == 20 < positive
+    law = found.power_law()
+    assert (law.top, law.slope) == (20, found.power_law(20).slope)
+    assert law.slope < 3
+    assert f"{positive - 20} positive eigenvalues were left out: from rank 21 on they may be zero" in str(law)
+    assert found.power_law(20).warnings == law.warnings[:-1]
+    with pytest.raises(ValueError, match="eigenvalues: expected at least 21 positive ones, got 20"):
+        found.power_law(21)
+    with pytest.raises(ValueError, match="eigenvalues: expected at least 3 positive ones, got 0"):
+        hessian_spectrum(nn.Linear(3, 1), lambda out, _: out.mean(), (x[:, :3], y), 4).power_law()
+
+
 def test_the_same_arguments_give_the_same_bits(net):
     model, data, _ = net
     a, b = (hessian_spectrum(model, ce, data, 5, vectors=True) for _ in range(2))
@@ -308,8 +329,8 @@ def test_a_file_of_another_problem_is_refused(net, tmp_path):
     for change, name in [
         ({"top": 6}, "top"), ({"seed": 1}, "seed"), ({"operator": "gauss_newton"}, "operator"),
         ({"params": "weight"}, "parameters"), ({"tol": 1e-3}, "tol"),
-        ({"model": other}, "length of the gradient"),
-        ({"data": (data[0] + 1, data[1])}, "length of the gradient"),
+        ({"model": other}, "length of a product"),
+        ({"data": (data[0] + 1, data[1])}, "length of a product"),
     ]:  # fmt: skip
         arguments = {"model": model, "loss": ce, "data": data, "top": 5, "checkpoint": path, **change}
         with pytest.raises(
@@ -322,6 +343,31 @@ def test_a_file_of_another_problem_is_refused(net, tmp_path):
     path.write_bytes(b"something else")
     with pytest.raises(ValueError, match="checkpoint: expected a file of an earlier search, got"):
         hessian_spectrum(model, ce, data, 5, checkpoint=path)
+
+
+def test_a_file_of_another_matrix_is_refused_where_the_gradient_is_zero(tmp_path):
+    torch.manual_seed(0)
+    model, x = nn.Linear(6, 1, bias=False), torch.randn(50, 6)
+    path = tmp_path / "state.pt"
+
+    def take(inputs, noise=0.0):
+        targets = model(inputs).detach() + noise * torch.randn(len(inputs), 1)
+        return hessian_spectrum(model, mse, (inputs, targets), 3, checkpoint=path)
+
+    found = take(x)
+    assert (take(x, 1e-6).eigenvalues == found.eigenvalues).all()  # a gradient of rounding, and another one
+    with pytest.raises(ValueError, match="the same problem, got another length of a product"):
+        take(3 * x)
+
+
+def test_residuals_that_are_wrong_are_blamed_on_the_right_cause(net, monkeypatch):
+    model, data, _ = net
+    monkeypatch.setattr(Lanczos, "check", lambda self, count: (1.0, 1e-6))
+    assert "1e-06: products do not repeat, or are not symmetric" in str(hessian_spectrum(model, ce, data, 3))
+    monkeypatch.setattr(Curvature, "_symmetric", lambda self, product: False)
+    found = hessian_spectrum(model, ce, data, 3)
+    assert "1e-06: products are finite differences, whose error is more than was assumed" in str(found)
+    assert "do not repeat" not in str(found)
 
 
 def test_progress_is_shown(net, capsys):

@@ -91,6 +91,21 @@ def test_many_copies_within_few_rows():
     assert found.products > 170
 
 
+def test_no_copy_is_missed_in_silence():
+    """Later spaces may need the direction of the residual that an earlier one has ended with."""
+    n, top = 3000, 16
+    for seed in range(40):
+        values = np.repeat(np.abs(np.random.default_rng(seed).standard_normal(7)), 3)
+        diagonal = torch.from_numpy(np.r_[values, np.zeros(n - 21)])
+        found = Lanczos(
+            diagonal.mul, n, top, tol=1e-4, noise=2.3e-16, rows=least_rows(n, top) + 2 * top,
+            dtype=torch.float64, device=torch.device("cpu"), seed=seed,
+        )  # fmt: skip
+        assert found.run(always)
+        truth = np.sort(values)[::-1][:top]
+        assert not found.clear() or found.pairs().eigenvalues == pytest.approx(truth, abs=1e-3)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_a_start_that_misses_an_eigenvector(seed, monkeypatch):
     """The first start has nothing of the largest eigenvector, the last axis, and so has all of its space."""

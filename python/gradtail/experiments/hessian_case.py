@@ -169,9 +169,7 @@ def rests_on(model: nn.Module, inputs: Tensor) -> float:
 def eigenvalues(found: HessianSpectrum, asked: int) -> dict[str, Any]:
     """Flatten a spectrum, with the power laws of what is surely positive in it, and of the gaps there."""
     values, residuals = found.eigenvalues, found.residuals
-    # An eigenvalue below its residual may as well be zero: there is no logarithm to fit.
-    unsure = np.flatnonzero(values <= residuals)
-    positive = int(unsure[0]) if unsure.size else values.size
+    positive = found.surely_positive
     head = values[:positive]
     law = gaps = None
     if positive >= _FEWEST and head[0] > head[-1]:

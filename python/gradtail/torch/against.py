@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,16 +13,20 @@ import torch
 from torch import Tensor, nn
 
 from gradtail.states.budget import parse_memory
-from gradtail.torch.asked import Loss, batches_of_all, problem_of
+from gradtail.torch.asked import Loss, batches_of_all, checked_int, problem_of
+from gradtail.torch.batches import Batch
 from gradtail.torch.curvature import Curvature
 from gradtail.torch.frozen import Frozen, Mode
 from gradtail.torch.hessian import hessian_spectrum
 from gradtail.torch.hessian_result import HessianSpectrum
+from gradtail.torch.interrupts import Interrupts
 from gradtail.torch.parameters import Filter
+from gradtail.torch.products import Operator
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 _FEWEST_FOR_A_LINE = 3
+_OPERATORS: tuple[Operator, ...] = ("hessian", "covariance")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -31,16 +36,16 @@ class CovarianceAgainstHessian:
     Attributes
     ----------
     hessian, covariance : HessianSpectrum
-        With vectors; the covariance is that of the gradients of single examples. That of the mean over B
-        of them, drawn with replacement, is the B-th part of it.
+        With vectors, as many as both searches have found; the covariance is that of the gradients of single
+        examples. That of the mean over B of them, drawn with replacement, is the B-th part of it.
     overlap : ndarray of float64, shape (K,)
         tr(P Q) / j of the projections on the first j eigenvectors of both: 1 for one and the same space,
         about j / n by chance.
     along : ndarray of float64, shape (K,)
         u'Cu of the Hessian's eigenvectors u.
     slope, slope_stderr : float
-        Of a least-squares line through log u'Cu over log l, for the positive eigenvalues l; NaN of fewer
-        than three. 1 where C is proportional to H.
+        Of a least-squares line through log u'Cu over log l, for the eigenvalues l that are surely positive;
+        NaN of fewer than three. 1 where C is proportional to H.
     """
 
     hessian: HessianSpectrum
@@ -75,8 +80,10 @@ class CovarianceAgainstHessian:
             )
         lines.append(f"u'Cu goes as l to the power of {self.slope:.3g} +- {self.slope_stderr:.2g}")
         for name, one in (("Hessian", self.hessian), ("covariance", self.covariance)):
-            if np.count_nonzero(one.eigenvalues > 0) >= _FEWEST_FOR_A_LINE:
-                lines.append(f"{name}: {one.power_law().verdict}")
+            sure = one.eigenvalues[: one.surely_positive]
+            if sure.size >= _FEWEST_FOR_A_LINE and sure[0] > sure[-1]:
+                law = one.power_law()
+                lines += [f"{name}: {law.verdict}", *(f"  warning: {w}" for w in law.warnings)]
             lines += [f"  warning: {w}" for w in one.warnings]
         return "\n".join(lines)
 
@@ -108,8 +115,10 @@ def covariance_against_hessian(
 
     Raises
     ------
-    TypeError, ValueError, KeyboardInterrupt
+    TypeError, ValueError
         As there.
+    KeyboardInterrupt
+        Ctrl-C before the first pair of the covariance has converged; later it ends that search early.
 
     Notes
     -----
@@ -129,38 +138,60 @@ def covariance_against_hessian(
     >>> bool((abs(found.ratio - 1) < 0.1).all())
     True
     """
-    both = {
-        operator: hessian_spectrum(
-            model, loss, data, top, params, operator=operator, batch_size=batch_size, vectors=True, tol=tol,
-            mode=mode, seed=seed, memory=memory, progress=progress,
-        )
-        for operator in ("hessian", "covariance")
-    }  # fmt: skip
-    hessian, covariance = both["hessian"], both["covariance"]
-    assert hessian.vectors is not None
-    assert covariance.vectors is not None
     problem = problem_of(model, loss, params, "covariance", mode, seed)
-    batches, _ = batches_of_all(data, batch_size)
-    with Frozen(model, mode, seed), torch.enable_grad():
-        curvature = Curvature(problem, batches, "covariance")
-        curvature.keep(parse_memory(memory) // 2, hessian.eigenvalues.size)  # a product needs rows besides
-        along = np.array([float(torch.dot(u, curvature.product(u))) for u in hessian.vectors.T])
-    slope, error = _line(hessian.eigenvalues, along)
+    top = checked_int("top", top, 1)
+    batches, held = batches_of_all(data, batch_size)
+    if held:  # else a pair of tensors, which can be read again
+        data, batch_size = [_ready(batch) for batch in batches], None
+    with Interrupts() as interrupts:
+        both = []
+        for operator in _OPERATORS:
+            found = hessian_spectrum(
+                model, loss, data, top, params, operator=operator, batch_size=batch_size, vectors=True,
+                tol=tol, mode=mode, seed=seed, memory=memory, progress=progress,
+            )  # fmt: skip
+            both.append(found)
+            if interrupts.stopped and len(both) < len(_OPERATORS):
+                raise KeyboardInterrupt
+        interrupts.finishing()
+        common = min(one.eigenvalues.size for one in both)
+        hessian, covariance = (_first(one, common) for one in both)
+        assert hessian.vectors is not None
+        assert covariance.vectors is not None
+        with Frozen(model, mode, seed), torch.enable_grad():
+            curvature = Curvature(problem, batches, "covariance")
+            curvature.keep(parse_memory(memory) // 2, common)  # a product needs rows besides
+            along = np.array([float(torch.dot(u, curvature.product(u))) for u in hessian.vectors.T])
+    slope, error = _line(hessian.eigenvalues[: hessian.surely_positive], along[: hessian.surely_positive])
     return CovarianceAgainstHessian(
         hessian, covariance, _overlap(hessian.vectors, covariance.vectors), along, slope, error
     )
 
 
+def _ready(batch: Batch) -> Any:
+    """Return a batch in the form that it was given in."""
+    one = isinstance(batch.inputs, Mapping) and batch.inputs is batch.targets
+    return batch.inputs if one else (batch.inputs, batch.targets)
+
+
+def _first(found: HessianSpectrum, count: int) -> HessianSpectrum:
+    """Leave the largest pairs alone."""
+    assert found.vectors is not None
+    return replace(
+        found, eigenvalues=found.eigenvalues[:count], residuals=found.residuals[:count],
+        vectors=found.vectors[:, :count], converged=min(found.converged, count),
+    )  # fmt: skip
+
+
 def _overlap(left: Tensor, right: Tensor) -> Floats:
-    k = min(left.shape[1], right.shape[1])
-    squares = (left[:, :k].T @ right[:, :k]).double().square().cpu().numpy()
+    squares = (left.T @ right).double().square().cpu().numpy()
     inner = np.cumsum(np.cumsum(squares, axis=0), axis=1)
-    return np.asarray(np.diag(inner) / np.arange(1, k + 1))
+    return np.asarray(np.diag(inner) / np.arange(1, len(squares) + 1))
 
 
 def _line(eigenvalues: Floats, along: Floats) -> tuple[float, float]:
     """Slope of log-log least squares and its standard error."""
-    known = (eigenvalues > 0) & (along > 0)
+    known = along > 0
     count = int(np.count_nonzero(known))
     if count < _FEWEST_FOR_A_LINE:
         return math.nan, math.nan

@@ -34,6 +34,7 @@ from gradtail.torch.products import Operator
 _PER_VALUE, _MORE = 3, 30  # products that are likely to be needed
 _ROWS_A_VALUE = 4
 _LIMIT_A_VALUE, _LIMIT = 50, 1000
+_ALIKE, _ROUNDING = 1e-3, 20.0  # of a product's length, and times its rounding: so near is the same matrix
 
 
 def hessian_spectrum(
@@ -93,7 +94,8 @@ def hessian_spectrum(
         Stop after so many products; default: 50 K + 1000.
     checkpoint : path, optional
         A file that the state is written to about once a minute and when it ends, and that a later call
-        with the same arguments goes on from. It takes as much room as the vectors so far.
+        with the same arguments goes on from. It takes as much room as the vectors so far, and one more
+        product, which tells whether the matrix is the same.
     progress : bool, optional
         Say how far it is on the standard error stream; default: on a terminal.
 
@@ -176,7 +178,7 @@ def hessian_spectrum(
         file = None
         if checkpoint is not None:
             file = LanczosFile(
-                Path(checkpoint), _identity(curvature, problem.names, operator, top, tol, seed)
+                Path(checkpoint), *_identity(curvature, problem.names, operator, top, tol, seed)
             )
             file.load(solver)
         done = _search(solver, limit, file, interrupts, Countdown("eigenvalues", top, progress))
@@ -194,7 +196,7 @@ def hessian_spectrum(
         "memory": {"allowed": allowed, "rows": rows, "row": row, "graphs": graphs, "data": held},
         "residual_check": checked, "unseen_above": pairs.unseen,
     }  # fmt: skip
-    said = [*curvature.warnings, *_about(solver, count, checked, done)]
+    said = [*curvature.warnings, *_about(solver, count, checked, done, curvature.products_by)]
     if not done and not interrupts.stopped:
         said.append(f"max_products={limit} ended the search: {count} of {top} eigenvalues have converged")
     shapes = {name: tuple(p.shape) for name, p in zip(problem.names, problem.parameters, strict=True)}
@@ -230,19 +232,24 @@ def _search(
 
 def _identity(
     curvature: Curvature, names: list[str], operator: str, top: int, tol: float, seed: int
-) -> dict[str, Any]:
-    """Say which problem this is; the gradient stands for parameters, data, loss and mode."""
-    gradient = curvature.gradient()
-    along = curvature.random(torch.Generator().manual_seed(seed))
-    return {
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Say which problem this is, and how far numbers may differ; a product stands for data, loss and mode."""
+    generator = torch.Generator().manual_seed(seed)
+    product = curvature.product(curvature.random(generator))
+    size = float(torch.linalg.vector_norm(product))
+    along = float(torch.dot(curvature.random(generator), product))
+    near = max(_ALIKE, _ROUNDING * curvature.noise) * size  # other threads round otherwise
+    identity = {
         "operator": operator, "parameters": curvature.n, "names": ", ".join(names), "top": top,
         "tol": float(tol), "seed": seed, "examples": curvature.examples, "precision": str(curvature.dtype),
-        "length of the gradient": float(torch.linalg.vector_norm(gradient)),
-        "gradient along a random vector": float(torch.dot(gradient, along)),
+        "length of a product": size, "product along a random vector": along,
     }  # fmt: skip
+    return identity, {"length of a product": near, "product along a random vector": near}
 
 
-def _about(solver: Lanczos, count: int, checked: tuple[float, float] | None, done: bool) -> list[str]:
+def _about(
+    solver: Lanczos, count: int, checked: tuple[float, float] | None, done: bool, products_by: str
+) -> list[str]:
     said = []
     if not done:
         said.append(
@@ -254,8 +261,11 @@ def _about(solver: Lanczos, count: int, checked: tuple[float, float] | None, don
             f"an eigenvalue between {pairs.eigenvalues[-1]:.4g} and {pairs.unseen:.4g} may have been missed"
         )
     if checked is not None and checked[0] > 3 * checked[1] + solver.rounding:
+        why = "products do not repeat, or are not symmetric"
+        if products_by == "finite differences":
+            why = "products are finite differences, whose error is more than was assumed"
         said.append(
             f"residuals are {checked[0]:.2g} on average by a product of their own, and not {checked[1]:.2g}: "
-            "products do not repeat, or are not symmetric"
+            f"{why}"
         )
     return said

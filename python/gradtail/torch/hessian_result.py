@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,6 +14,8 @@ from torch import Tensor
 from gradtail.estimators.ranks import RankPowerLaw, eigengaps, rank_power_law
 
 Floats: TypeAlias = npt.NDArray[np.float64]
+
+_FEWEST = 3  # that a power law is fitted to
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -81,15 +83,38 @@ class HessianSpectrum:
             name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
         }
 
+    @property
+    def surely_positive(self) -> int:
+        """Eigenvalues from the largest down to the first that does not exceed its residual.
+
+        Those after them may as well be zero: there is no logarithm to fit.
+        """
+        unsure = np.flatnonzero((self.eigenvalues <= self.residuals) | (self.eigenvalues <= 0))
+        return int(unsure[0]) if unsure.size else self.eigenvalues.size
+
     def power_law(self, top: int | None = None) -> RankPowerLaw:
         """Fit a power law over ranks; see :func:`gradtail.spectrum.rank_power_law`.
+
+        Parameters
+        ----------
+        top : int, optional
+            How many of the largest, at most :attr:`surely_positive`, which is the default; positive ones
+            that this leaves out are warned of.
 
         Raises
         ------
         TypeError, ValueError
-            Fewer positive eigenvalues than ``top``, or than three.
+            Fewer eigenvalues that are surely positive than ``top``, or than three, or all the same.
         """
-        return rank_power_law(self.eigenvalues, top)
+        sure = self.surely_positive
+        if sure < _FEWEST:
+            raise ValueError(f"eigenvalues: expected at least {_FEWEST} positive ones, got {sure}")
+        law = rank_power_law(self.eigenvalues[:sure], top)
+        rest = int(np.count_nonzero(self.eigenvalues[sure:] > 0))
+        if top is not None or not rest:
+            return law
+        said = f"{rest} positive eigenvalues were left out: from rank {sure + 1} on they may be zero"
+        return replace(law, warnings=(*law.warnings, said))
 
     def gaps(self) -> Floats:
         """Return the eigengaps l_k - l_(k+1), shape (K - 1,).

@@ -226,6 +226,7 @@ class Lanczos:
         if converged >= self.top and not space.closed:
             if last == 0 or self.clear() or self._found_more() or space.length >= CHECK_ROWS:
                 space.close()
+                self.basis.shorten(space.begin + space.length)  # later ones may need its residual
         elif not space.closed and self._stuck(space, residuals[: self.top][origin[: self.top] == last]):
             self._begin_again()
             return converged

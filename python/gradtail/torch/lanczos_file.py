@@ -12,10 +12,9 @@ import torch
 
 from gradtail.torch.lanczos import Lanczos
 
-_FORMAT = 1
+_FORMAT = 2
 _EVERY = 60.0  # seconds
 _SHARE = 20.0  # writing takes at most one part in so many of the time
-_ALIKE = 1e-3  # so nearly must sums over the data agree, which other threads round otherwise
 
 
 class LanczosFile:
@@ -26,6 +25,8 @@ class LanczosFile:
     path : Path
     identity : dict
         What makes a problem the same: numbers and text by name.
+    near : dict
+        How far numbers may be from those in the file, by name; all else is to be equal.
 
     Raises
     ------
@@ -33,10 +34,10 @@ class LanczosFile:
         Its folder does not exist.
     """
 
-    def __init__(self, path: Path, identity: dict[str, Any]) -> None:
+    def __init__(self, path: Path, identity: dict[str, Any], near: dict[str, float]) -> None:
         if not path.parent.is_dir():
             raise ValueError(f"checkpoint: expected a file in a folder that exists, got {path}")
-        self._path, self._identity = path, identity
+        self._path, self._identity, self._near = path, identity, near
         self._last, self._took = time.perf_counter(), 0.0
 
     def load(self, solver: Lanczos) -> bool:
@@ -60,7 +61,7 @@ class LanczosFile:
             raise ValueError(f"checkpoint: expected format {_FORMAT}, got {kind!r} in {self._path}")
         for name, own in self._identity.items():
             saved = found["identity"].get(name)
-            if not _same(saved, own):
+            if not _same(saved, own, self._near.get(name)):
                 raise ValueError(
                     f"checkpoint: expected one of the same problem, got another {name} in {self._path} "
                     f"({saved!r:.60} and not {own!r:.60})"
@@ -83,9 +84,7 @@ class LanczosFile:
             self.save(solver)
 
 
-def _same(saved: Any, own: Any) -> bool:
-    if isinstance(own, float) and isinstance(saved, float):
-        return math.isclose(saved, own, rel_tol=_ALIKE, abs_tol=1e-12) or (
-            math.isnan(saved) and math.isnan(own)
-        )
+def _same(saved: Any, own: Any, near: float | None) -> bool:
+    if near is not None and isinstance(saved, float):
+        return abs(saved - own) <= near or (math.isnan(saved) and math.isnan(own))
     return bool(saved == own)
