@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gradtail.torch.batches import Batch
 from gradtail.torch.frozen import seed_all
@@ -27,7 +28,10 @@ _ALIKE = 1e-3
 
 @dataclass(frozen=True)
 class Problem:
-    """A model, a loss, and the parameters that are not constants."""
+    """A model, a loss, and the parameters that are not constants.
+
+    Attention is computed as a matrix throughout: fused kernels, that of CPUs too, have no second derivative.
+    """
 
     model: nn.Module
     loss: Callable[[Any, Any], Tensor]
@@ -40,11 +44,13 @@ class Problem:
         """Return the model's output for a batch, and the target."""
         inputs, targets = batch.to(self.device)
         seed_all(self.seed + number)  # dropout must drop the same in every product
-        return self.model(inputs), targets
+        with sdpa_kernel(SDPBackend.MATH):
+            return self.model(inputs), targets
 
     def value(self, batch: Batch, number: int) -> Tensor:
         """Return the loss of a batch."""
-        return checked_loss(self.loss(*self.output(batch, number)))
+        with sdpa_kernel(SDPBackend.MATH):
+            return checked_loss(self.loss(*self.output(batch, number)))
 
     def gradient(self, batch: Batch, number: int, create_graph: bool = False) -> tuple[Tensor, ...]:
         """Return the gradient, zero where a parameter has no part."""
@@ -247,7 +253,7 @@ def linearised(
         return checked_loss(problem.loss(output(*parameters), targets), graph=False)
 
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
             warnings.simplefilter("ignore")
             if operator == "hessian":
                 graph = _traced(torch.func.grad(value, argnums=tuple(range(len(values)))), values)
@@ -307,7 +313,7 @@ def _held_bytes(graph: torch.fx.GraphModule, values: Vectors) -> int:
     storages = {}
     for module in graph.modules():
         for value in (*module._parameters.values(), *module._buffers.values(), *vars(module).values()):
-            if isinstance(value, Tensor):
+            if isinstance(value, Tensor) and not value._is_zerotensor():  # which has no storage
                 storages[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
     for p in values:
         storages.pop(p.untyped_storage().data_ptr(), None)
