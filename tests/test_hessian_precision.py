@@ -5,13 +5,13 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch (the extra gradtail[torch])")
 
-from curvature_models import ce, dense_hessian, mse, small_net  # noqa: E402
+from curvature_models import ce, small_net  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
 
 from gradtail.experiments.gpt import GPT, GPTConfig  # noqa: E402
 from gradtail.torch import curvature as curvature_module  # noqa: E402
-from gradtail.torch import hessian_spectrum, hessian_trace  # noqa: E402
+from gradtail.torch import hessian_spectrum  # noqa: E402
 from gradtail.torch.asked import batches_of_all, problem_of  # noqa: E402
 from gradtail.torch.curvature import Curvature  # noqa: E402
 
@@ -55,3 +55,97 @@ def test_attention_can_be_differentiated_twice(operator, traced, monkeypatch):
                 model.get_parameter(name).detach().reshape(-1),
             ).numpy()
         assert np.abs(matrix - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+# Second derivatives that are wrong in silence.
+
+
+class Fused(torch.autograd.Function):
+    """A cross-entropy that saves its gradient: to a second pass this is a constant."""
+
+    @staticmethod
+    def forward(ctx, z, y):
+        p = torch.softmax(z, 1)
+        at = torch.arange(len(z)), y
+        gradient = p.clone()
+        gradient[at] -= 1
+        ctx.save_for_backward(gradient / len(z))
+        return -torch.log(p[at]).mean()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * ctx.saved_tensors[0], None
+
+
+class OwnTanh(torch.autograd.Function):
+    """A function whose backward pass can be differentiated."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return torch.tanh(x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * (1 - torch.tanh(ctx.saved_tensors[0]) ** 2)
+
+
+class Own(nn.Module):
+    def forward(self, x):
+        return OwnTanh.apply(x)
+
+
+@pytest.mark.parametrize("linear", [False, True])
+def test_a_fused_loss_is_noticed(linear):
+    model, data = small_net()
+    if linear:
+        torch.manual_seed(0)
+        model = nn.Linear(5, 3)
+    found = hessian_spectrum(model, Fused.apply, data, 5)
+    truth = hessian_spectrum(model, ce, data, 5)
+    assert found.eigenvalues == pytest.approx(truth.eigenvalues, abs=2e-3 * truth.eigenvalues[0])
+    assert found.provenance["products_by"] == "finite differences"
+    (said,) = found.warnings
+    assert "its second derivatives are not those of its gradient" in said
+    with pytest.raises(ValueError, match="operator: expected 'hessian' for a model that cannot be"):
+        hessian_spectrum(model, Fused.apply, data, 3, operator="gauss_newton")
+
+
+@pytest.mark.parametrize("operator", ["hessian", "gauss_newton"])
+@pytest.mark.parametrize("kind", ["own", "relu", "own and relu", "pooling", "norm", "dropout", "linear loss"])
+def test_second_derivatives_that_are_right_are_trusted(kind, operator):
+    torch.manual_seed(0)
+    between = {
+        "own": [Own()], "relu": [nn.ReLU()], "own and relu": [nn.ReLU(), nn.Linear(40, 40), nn.ReLU(), Own()],
+        "pooling": [nn.Unflatten(1, (1, 40)), nn.MaxPool1d(2), nn.Flatten(), nn.Linear(20, 40)],
+        "norm": [nn.BatchNorm1d(40), nn.ReLU(), Own()], "dropout": [nn.Dropout(0.5), Own()],
+        "linear loss": [Own()],
+    }[kind]  # fmt: skip
+    model = nn.Sequential(nn.Linear(5, 40), *between, nn.Linear(40, 3)).train()
+    loss = (lambda o, t: OwnTanh.apply(ce(o, t))) if kind == "own" else ce
+    if kind == "linear loss":
+        loss = lambda o, t: o.mean()
+    for data in (small_net()[1], small_net(examples=500)[1]):
+        found = curvature_of(model, loss, data, operator=operator)
+        assert found.products_by == "recomputed"
+        assert not [said for said in found.warnings if "differences" in said]
+
+
+# Differences say how exact they are.
+
+
+@pytest.mark.parametrize("between", [nn.Tanh, nn.ReLU])
+def test_the_error_of_differences_is_as_measured(between):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(30, 30), between(), nn.Linear(30, 30), between(), nn.Linear(30, 5))
+    generator = torch.Generator().manual_seed(0)
+    data = torch.randn(256, 30, generator=generator), torch.randint(0, 5, (256,), generator=generator)
+    exact, found = curvature_of(model, ce, data), curvature_of(model, ce, data)
+    found._differentiate_by_steps("a test")
+    (said,) = found.warnings
+    stated = float(said.split("exact to about ")[1].split()[0])
+    assert stated < (1e-3 if between is nn.Tanh else 0.2)
+    top = hessian_spectrum(model, ce, data, 2, vectors=True)
+    for v in (*torch.as_tensor(top.vectors.T), exact.random(torch.Generator().manual_seed(7))):
+        error = (found.product(v) - exact.product(v)).norm() / v.norm() / top.eigenvalues[0]
+        assert error < 4 * stated

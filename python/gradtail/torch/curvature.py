@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from gradtail.torch import products
+from gradtail.torch import differences, products
 from gradtail.torch.batches import Batch
 from gradtail.torch.products import Operator, Problem, Product, Vectors
 
@@ -16,6 +16,9 @@ WORTH_TRACING = 1 << 30
 """Bytes of kept graphs, times products, from which tracing them pays for its time."""
 
 _ASYMMETRY = 1e-3
+_FLOOR = 20.0  # times the noise, which the solver asks for no less than
+_ROUGH = 0.01
+_WORST = 0.25  # that products may be off and still be searched with
 _GRAPH = 2  # what a kept graph takes over what it has saved
 _TRACE = 4  # what a trace holds over that, before it is known
 
@@ -88,6 +91,8 @@ class Curvature:
                 product = products.kept(self._problem, first, 0, self._operator)
             if not self._symmetric(product):
                 why = "its second derivatives are not symmetric"
+            elif self._unlike(product, first):
+                why = "its second derivatives are not those of its gradient"
         except RuntimeError as error:
             if not products.lacks_second_derivative(error):
                 raise
@@ -112,14 +117,56 @@ class Curvature:
         difference = abs(float(torch.dot(u, hv) - torch.dot(v, hu)))
         return not difference > max(_ASYMMETRY, 100 * self.noise) * size  # NaN is the solver's to refuse
 
+    def _unlike(self, product: Product, batch: Batch) -> bool:
+        """Compare a product with differences, where a function brings a backward pass of its own.
+
+        What such a pass has saved is a constant to the second, and what is left may well be symmetric. Only
+        then it takes up to 19 gradients of one batch.
+        """
+        problem = self._problem
+        if self._operator == "gauss_newton":
+            return products.loss_unlike(problem, batch, 0)
+        if not differences.has_own_functions(problem.value(batch, 0)):
+            return False
+
+        def gradient() -> Tensor:
+            return self._flat(problem.gradient(batch, 0))
+
+        v = self._unit(gradient()) + self._unit(self.random(torch.Generator().manual_seed(0)))
+        found, eps = self._flat(product(self._split(v))), self.noise
+        return differences.grossly_unlike(found, self._along(v, gradient), self._steps(eps), eps)
+
     def _differentiate_by_steps(self, why: str) -> None:
+        """Choose the step, and measure what it errs by: along the gradient, at random, and near the top."""
         self._differences = True
         self._ways = ["finite differences"] * len(self._batches)
-        self.noise = self.noise ** (2 / 3)
-        self.warnings.append(
-            f"products are differences of gradients, exact to about {self.noise:.1g} of the largest "
-            f"eigenvalue, as model or loss cannot be differentiated twice ({why:.90})"
+        rounding, steps = self.noise ** (2 / 3), self._steps(self.noise)
+        first, other = (
+            differences.by_all_steps(self._along(self._unit(v), self.gradient), *steps)
+            for v in (self.gradient(), self.random(torch.Generator().manual_seed(0)))
         )
+        best, also = min(zip(first, other, strict=True), key=lambda both: max(one.apart for one in both))
+        self._length = best.step
+        near_top = self._along(self._unit(best.value), self.gradient)
+        long, short = (differences.central(near_top, h) for h in (best.step, best.step / 2))
+        off = max(best.apart, also.apart, float(torch.linalg.vector_norm(long - short)))
+        largest = max(float(torch.linalg.vector_norm(one)) for one in (best.value, also.value, long))
+        error = max(rounding, off / largest if off < largest else float(off > 0))
+        self.noise = max(rounding, min(error, _WORST) / _FLOOR)
+        shorter = (
+            "; in float64 steps can be shorter" if error > _ROUGH and self.dtype != torch.float64 else ""
+        )
+        self.warnings.append(
+            f"products are differences of gradients, exact to about {error:.1g} of the largest "
+            f"eigenvalue, as model or loss cannot be differentiated twice ({why:.90}){shorter}"
+        )
+
+    def _steps(self, eps: float) -> tuple[float, float]:
+        return differences.longest_and_shortest(self._flat(self._problem.parameters), eps)
+
+    def _unit(self, v: Tensor) -> Tensor:
+        unit: Tensor = v / torch.linalg.vector_norm(v).clamp_min(torch.finfo(v.dtype).tiny)
+        return unit
 
     def random(self, generator: torch.Generator) -> Tensor:
         """Draw a vector of independent signs."""
@@ -173,7 +220,8 @@ class Curvature:
     def product(self, v: Tensor) -> Tensor:
         """Return the product with a vector, shape (n,)."""
         if self._differences:
-            return self._difference(v)
+            size = max(float(torch.linalg.vector_norm(v)), torch.finfo(self.dtype).tiny)
+            return differences.central(self._along(v, self.gradient), self._length / size)
         parts = self._split(v)
         total = torch.zeros(self.n, dtype=self.dtype, device=self.device)
         for i, batch in enumerate(self._batches):
@@ -207,25 +255,23 @@ class Curvature:
             total.add_(self._flat(self._problem.gradient(batch, i)), alpha=batch.size / self.examples)
         return total
 
-    def _difference(self, v: Tensor) -> Tensor:
-        """(g(x + hv) - g(x - hv)) / 2h, whose error h**2 + rounding / h is least at its cube root."""
-        values = [p.detach().clone() for p in self._problem.parameters]
-        size = float(torch.linalg.vector_norm(self._flat(values)))
-        step = max(torch.finfo(p.dtype).eps for p in values) ** (1 / 3) * (1 + size)
-        step /= max(float(torch.linalg.vector_norm(v)), torch.finfo(self.dtype).tiny)
-        ends = []
-        try:
-            for h in (step, -step):
+    def _along(self, v: Tensor, gradient: Callable[[], Tensor]) -> Callable[[float], Tensor]:
+        """Return the gradient as a function of how far parameters are moved along a vector."""
+        parts = self._split(v)
+
+        def at(h: float) -> Tensor:
+            values = [p.detach().clone() for p in self._problem.parameters]
+            try:
                 with torch.no_grad():
-                    for p, value, part in zip(self._problem.parameters, values, self._split(v), strict=True):
+                    for p, value, part in zip(self._problem.parameters, values, parts, strict=True):
                         p.copy_(value + h * part)
-                ends.append(self.gradient())
-        finally:
-            with torch.no_grad():
-                for p, value in zip(self._problem.parameters, values, strict=True):
-                    p.copy_(value)
-        difference: Tensor = ends[0] - ends[1]
-        return difference.div_(2 * step)
+                return gradient()
+            finally:
+                with torch.no_grad():
+                    for p, value in zip(self._problem.parameters, values, strict=True):
+                        p.copy_(value)
+
+        return at
 
     def _split(self, v: Tensor) -> Vectors:
         return [

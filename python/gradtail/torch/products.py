@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from gradtail.torch import differences
 from gradtail.torch.batches import Batch
 from gradtail.torch.frozen import seed_all
 
@@ -132,6 +133,33 @@ def _kept_gauss(
         )
 
     return product
+
+
+def loss_unlike(problem: Problem, batch: Batch, number: int) -> bool:
+    """Whether the second derivatives of a loss by the output are not those of its first.
+
+    That is asked only where the loss has a function with a backward pass of its own.
+    """
+    with torch.no_grad():
+        output, targets = problem.output(batch, number)
+
+    def first(z: Tensor, create_graph: bool = False) -> tuple[Tensor, Tensor, bool]:
+        z = z.detach().requires_grad_(True)
+        value = checked_loss(problem.loss(z, targets))
+        (g,) = torch.autograd.grad(value, z, create_graph=create_graph, materialize_grads=True)
+        return z, g, differences.has_own_functions(value)
+
+    z, g, own = first(output, create_graph=True)
+    if not own:
+        return False
+    u = torch.randn(z.shape, generator=torch.Generator().manual_seed(0)).to(z)
+    u /= torch.linalg.vector_norm(u)
+    found = torch.zeros_like(z)
+    if g.requires_grad:
+        (found,) = torch.autograd.grad(g, z, u, materialize_grads=True)
+    eps = torch.finfo(z.dtype).eps
+    steps = differences.longest_and_shortest(output, eps)
+    return differences.grossly_unlike(found, lambda h: first(output + h * u)[1], steps, eps)
 
 
 def _forward_by_backward(problem: Problem, output: Tensor) -> Callable[..., Vectors]:
