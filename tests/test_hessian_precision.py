@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
 
 from gradtail.experiments.gpt import GPT, GPTConfig  # noqa: E402
 from gradtail.torch import curvature as curvature_module  # noqa: E402
-from gradtail.torch import hessian_spectrum  # noqa: E402
+from gradtail.torch import hessian_spectrum, hessian_trace  # noqa: E402
 from gradtail.torch.asked import batches_of_all, problem_of  # noqa: E402
 from gradtail.torch.curvature import Curvature  # noqa: E402
 
@@ -149,3 +149,33 @@ def test_the_error_of_differences_is_as_measured(between):
     for v in (*torch.as_tensor(top.vectors.T), exact.random(torch.Generator().manual_seed(7))):
         error = (found.product(v) - exact.product(v)).norm() / v.norm() / top.eigenvalues[0]
         assert error < 4 * stated
+
+
+# Statistics of batches.
+
+
+@pytest.mark.parametrize("operator", ["second_moment", "covariance"])
+def test_statistics_of_single_examples_are_refused(operator):
+    torch.manual_seed(0)
+    model, data = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)), small_net()[1]
+    expected = (
+        f"mode: expected 'eval' for operator='{operator}', as batch normalisation in training mode .* got"
+    )
+    with pytest.raises(ValueError, match=f"{expected} 'train'"):
+        hessian_spectrum(model, ce, data, 3, operator=operator)
+    assert hessian_spectrum(model, ce, data, 3, operator=operator, mode="eval").provenance["mode"] == "eval"
+    model[0].eval()
+    with pytest.raises(ValueError, match=f"{expected} 'mixed'"):
+        hessian_spectrum(model, ce, data, 3, operator=operator)
+
+
+def test_statistics_of_batches_are_said_to_depend_on_their_size():
+    torch.manual_seed(0)
+    model, data = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)), small_net()[1]
+    (said,) = hessian_spectrum(model, ce, data, 3, batch_size=35).warnings
+    assert said.endswith("statistics of each batch: what is found depends on batch_size=35")
+    model[1].eval()
+    found = hessian_spectrum(model, ce, data, 3)
+    assert found.warnings == ()
+    assert found.provenance["mode"] == "mixed"
+    assert hessian_trace(model, ce, data, products=20).provenance["mode"] == "mixed"

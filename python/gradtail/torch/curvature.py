@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gradtail.torch import differences, products
 from gradtail.torch.batches import Batch
+from gradtail.torch.frozen import mode_of, random_parts
 from gradtail.torch.products import Operator, Problem, Product, Vectors
 
 WORTH_TRACING = 1 << 30
@@ -61,6 +62,7 @@ class Curvature:
             self.dtype = torch.promote_types(self.dtype, p.dtype)
         self.noise = max(torch.finfo(p.dtype).eps for p in problem.parameters)
         self.warnings: list[str] = []
+        self._check_statistics()
         self._ways: list[str] = ["recomputed"] * len(batches)
         self._kept: list[Product | None] = [None] * len(batches)
         self._differences = False
@@ -72,6 +74,22 @@ class Curvature:
         """How products are taken, and of how many batches where ways differ."""
         ways = Counter(self._ways)
         return next(iter(ways)) if len(ways) == 1 else ", ".join(f"{way} ({n})" for way, n in ways.items())
+
+    def _check_statistics(self) -> None:
+        """Refuse statistics of single examples; those of batches depend on the batches."""
+        if "batch statistics" not in random_parts(self._problem.model):
+            return
+        if self._operator in products.OF_EXAMPLES:
+            raise ValueError(
+                f"mode: expected 'eval' for operator={self._operator!r}, as batch normalisation in training "
+                "mode, or without running statistics, would take those of single examples, got "
+                f"{mode_of(self._problem.model)!r}"
+            )
+        size = max(batch.size for batch in self._batches)
+        self.warnings.append(
+            "batch normalisation takes the statistics of each batch: what is found depends on "
+            f"batch_size={size}"
+        )
 
     def _try(self) -> int:
         """Take one product of the largest batch, and see what its graph holds."""
