@@ -159,7 +159,7 @@ def test_statistics_of_single_examples_are_refused(operator):
     torch.manual_seed(0)
     model, data = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)), small_net()[1]
     expected = (
-        f"mode: expected 'eval' for operator='{operator}', as batch normalisation in training mode .* got"
+        f"mode: expected 'eval' for operator='{operator}', as batch normalisation in training mode.* got"
     )
     with pytest.raises(ValueError, match=f"{expected} 'train'"):
         hessian_spectrum(model, ce, data, 3, operator=operator)
@@ -179,3 +179,26 @@ def test_statistics_of_batches_are_said_to_depend_on_their_size():
     assert found.warnings == ()
     assert found.provenance["mode"] == "mixed"
     assert hessian_trace(model, ce, data, products=20).provenance["mode"] == "mixed"
+
+
+# Short floats.
+
+
+@pytest.mark.parametrize(("kind", "limit"), [("bfloat16", 0.16), ("float16", 0.02)])
+def test_short_floats_say_what_they_cost(kind, limit):
+    model, (x, y) = small_net()
+    truth = hessian_spectrum(model, ce, (x, y), 3)
+    assert truth.warnings == ()
+    model, data = model.to(getattr(torch, kind)), (x.to(getattr(torch, kind)), y)
+
+    def loss(output, target):
+        return ce(output.float(), target)
+
+    found = hessian_spectrum(model, loss, data, 3)
+    expected = f"{kind} lets eigenvalues be told apart to about {limit} of the largest alone"
+    (said,) = [one for one in found.warnings if "told apart" in one]
+    assert said.startswith(expected)
+    assert "model.float() would" in said
+    assert found.eigenvalues[0] == pytest.approx(truth.eigenvalues[0], rel=limit)
+    assert "and some be missed" in said
+    assert expected in hessian_trace(model, loss, data, products=10).warnings[0]

@@ -63,6 +63,7 @@ class Curvature:
         self.noise = max(torch.finfo(p.dtype).eps for p in problem.parameters)
         self.warnings: list[str] = []
         self._check_statistics()
+        self._check_rounding()
         self._ways: list[str] = ["recomputed"] * len(batches)
         self._kept: list[Product | None] = [None] * len(batches)
         self._differences = False
@@ -90,6 +91,17 @@ class Curvature:
             "batch normalisation takes the statistics of each batch: what is found depends on "
             f"batch_size={size}"
         )
+
+    def _check_rounding(self) -> None:
+        """Say what short floats cost: residuals up to their rounding count as none."""
+        short = max((p.dtype for p in self._problem.parameters), key=lambda dtype: torch.finfo(dtype).eps)
+        kind, limit = str(short).removeprefix("torch."), _FLOOR * self.noise
+        if torch.finfo(short).bits < torch.finfo(torch.float32).bits:
+            self.warnings.append(
+                f"{kind} lets eigenvalues be told apart to about {limit:.2g} of the largest alone, whatever "
+                "tol is, and some be missed: model.float() would to "
+                f"{_FLOOR * torch.finfo(torch.float32).eps:.1g}"
+            )
 
     def _try(self) -> int:
         """Take one product of the largest batch, and see what its graph holds."""
