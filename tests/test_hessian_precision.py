@@ -202,3 +202,30 @@ def test_short_floats_say_what_they_cost(kind, limit):
     assert found.eigenvalues[0] == pytest.approx(truth.eigenvalues[0], rel=limit)
     assert "and some be missed" in said
     assert expected in hessian_trace(model, loss, data, products=10).warnings[0]
+
+
+class Auto(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.inner(x).float()
+
+
+@pytest.mark.parametrize("loss", [ce, Fused.apply])
+def test_autocast_is_noticed_by_what_it_costs(loss):
+    model, data = small_net()
+    truth = hessian_spectrum(model, ce, data, 1)
+    found = hessian_spectrum(Auto(model), loss, data, 1)
+    assert found.warnings[0].startswith("bfloat16 lets eigenvalues be told apart to about 0.16")
+    assert found.provenance["products_by"] == ("kept graph" if loss is ce else "finite differences")
+    assert found.eigenvalues[0] == pytest.approx(truth.eigenvalues[0], rel=0.2)
+
+
+def test_short_floats_below_the_chosen_parameters_cost_nothing():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3))
+    auto, data = nn.Sequential(Auto(model[:2]), model[2]), small_net()[1]
+    assert hessian_spectrum(auto, ce, data, 3, ["1.weight"]).warnings == ()

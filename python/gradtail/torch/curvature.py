@@ -60,10 +60,9 @@ class Curvature:
         self.dtype = torch.float32
         for p in problem.parameters:
             self.dtype = torch.promote_types(self.dtype, p.dtype)
-        self.noise = max(torch.finfo(p.dtype).eps for p in problem.parameters)
         self.warnings: list[str] = []
         self._check_statistics()
-        self._check_rounding()
+        self._check_rounding(max((p.dtype for p in problem.parameters), key=_eps))
         self._ways: list[str] = ["recomputed"] * len(batches)
         self._kept: list[Product | None] = [None] * len(batches)
         self._differences = False
@@ -92,9 +91,9 @@ class Curvature:
             f"batch_size={size}"
         )
 
-    def _check_rounding(self) -> None:
+    def _check_rounding(self, short: torch.dtype) -> None:
         """Say what short floats cost: residuals up to their rounding count as none."""
-        short = max((p.dtype for p in self._problem.parameters), key=lambda dtype: torch.finfo(dtype).eps)
+        self.noise = _eps(short)
         kind, limit = str(short).removeprefix("torch."), _FLOOR * self.noise
         if torch.finfo(short).bits < torch.finfo(torch.float32).bits:
             self.warnings.append(
@@ -109,8 +108,11 @@ class Curvature:
         if self._operator in products.OF_EXAMPLES:
             return first.size * self.n * torch.empty((), dtype=self.dtype).element_size()
         held: dict[int, int] = {}
+        kinds: set[torch.dtype] = set()
 
         def see(saved: Tensor) -> Tensor:
+            if saved.is_floating_point():
+                kinds.add(saved.dtype)
             if saved.layout == torch.strided:
                 held[saved.untyped_storage().data_ptr()] = saved.untyped_storage().nbytes()
             return saved
@@ -119,7 +121,11 @@ class Curvature:
         try:
             with torch.autograd.graph.saved_tensors_hooks(see, lambda saved: saved):
                 product = products.kept(self._problem, first, 0, self._operator)
-            if not self._symmetric(product):
+            asymmetry = self._asymmetry(product)
+            short = max(kinds, key=_eps, default=self.dtype)
+            if _eps(short) > self.noise and asymmetry > 100 * self.noise:  # autocast, which shows
+                self._check_rounding(short)
+            if asymmetry > max(_ASYMMETRY, 100 * self.noise):
                 why = "its second derivatives are not symmetric"
             elif self._unlike(product, first):
                 why = "its second derivatives are not those of its gradient"
@@ -127,6 +133,9 @@ class Curvature:
             if not products.lacks_second_derivative(error):
                 raise
             why = str(error).splitlines()[0]
+            short = max(kinds, key=_eps, default=self.dtype)
+            if _eps(short) > self.noise:
+                self._check_rounding(short)
         if why is not None:
             if self._operator != "hessian":
                 raise ValueError(
@@ -138,14 +147,16 @@ class Curvature:
             held.pop(p.untyped_storage().data_ptr(), None)
         return _GRAPH * sum(held.values())
 
-    def _symmetric(self, product: Product) -> bool:
+    def _asymmetry(self, product: Product) -> float:
         """Compare u'Hv and v'Hu: functions with a first derivative alone may lose terms of H in silence."""
         generator = torch.Generator().manual_seed(0)
         u, v = self.random(generator), self.random(generator)
         hu, hv = (self._flat(product(self._split(w))) for w in (u, v))
         size = float(torch.linalg.vector_norm(hu) + torch.linalg.vector_norm(hv))
         difference = abs(float(torch.dot(u, hv) - torch.dot(v, hu)))
-        return not difference > max(_ASYMMETRY, 100 * self.noise) * size  # NaN is the solver's to refuse
+        return (
+            difference / size if size and difference == difference else 0.0
+        )  # NaN is the solver's to refuse
 
     def _unlike(self, product: Product, batch: Batch) -> bool:
         """Compare a product with differences, where a function brings a backward pass of its own.
@@ -312,3 +323,7 @@ class Curvature:
     def _flat(self, parts: Iterable[Tensor]) -> Tensor:
         flat: Tensor = torch.cat([part.detach().reshape(-1).to(self.dtype) for part in parts])
         return flat
+
+
+def _eps(dtype: torch.dtype) -> float:
+    return torch.finfo(dtype).eps
