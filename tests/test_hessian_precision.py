@@ -198,7 +198,7 @@ def test_short_floats_say_what_they_cost(kind, limit):
     expected = f"{kind} lets eigenvalues be told apart to about {limit} of the largest alone"
     (said,) = [one for one in found.warnings if "told apart" in one]
     assert said.startswith(expected)
-    assert "model.float() would" in said
+    assert "float32 (model.float(), no autocast) would to 2e-06" in said
     assert found.eigenvalues[0] == pytest.approx(truth.eigenvalues[0], rel=limit)
     assert "and some be missed" in said
     assert expected in hessian_trace(model, loss, data, products=10).warnings[0]

@@ -98,7 +98,7 @@ class Curvature:
         if torch.finfo(short).bits < torch.finfo(torch.float32).bits:
             self.warnings.append(
                 f"{kind} lets eigenvalues be told apart to about {limit:.2g} of the largest alone, whatever "
-                "tol is, and some be missed: model.float() would to "
+                "tol is, and some be missed: float32 (model.float(), no autocast) would to "
                 f"{_FLOOR * torch.finfo(torch.float32).eps:.1g}"
             )
 
