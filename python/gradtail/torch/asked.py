@@ -13,7 +13,7 @@ from gradtail.build import build_info
 from gradtail.states.budget import format_bytes
 from gradtail.torch.batches import Batch, batch_bytes, held_batches
 from gradtail.torch.curvature import Curvature
-from gradtail.torch.frozen import Mode
+from gradtail.torch.frozen import Mode, mode_of
 from gradtail.torch.parameters import Filter, watched_parameters
 from gradtail.torch.products import Operator, Problem
 
@@ -116,7 +116,7 @@ def provenance_of(
     return {
         "operator": operator, "examples": curvature.examples, "batches": len(batches),
         "batch_size": max(batch.size for batch in batches),
-        "mode": "train" if problem.model.training else "eval", "seed": problem.seed,
+        "mode": mode_of(problem.model), "seed": problem.seed,
         "parameters": curvature.n, "names": len(problem.names),
         "dtype": sorted({str(p.dtype).removeprefix("torch.") for p in problem.parameters}),
         "precision": str(curvature.dtype).removeprefix("torch."), "device": str(problem.device),

@@ -8,14 +8,18 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from gradtail.torch import products
+from gradtail.torch import differences, products
 from gradtail.torch.batches import Batch
+from gradtail.torch.frozen import mode_of, random_parts
 from gradtail.torch.products import Operator, Problem, Product, Vectors
 
 WORTH_TRACING = 1 << 30
 """Bytes of kept graphs, times products, from which tracing them pays for its time."""
 
 _ASYMMETRY = 1e-3
+_FLOOR = 20.0  # times the noise, which the solver asks for no less than
+_ROUGH = 0.01
+_WORST = 0.25  # that products may be off and still be searched with
 _GRAPH = 2  # what a kept graph takes over what it has saved
 _TRACE = 4  # what a trace holds over that, before it is known
 
@@ -56,8 +60,9 @@ class Curvature:
         self.dtype = torch.float32
         for p in problem.parameters:
             self.dtype = torch.promote_types(self.dtype, p.dtype)
-        self.noise = max(torch.finfo(p.dtype).eps for p in problem.parameters)
         self.warnings: list[str] = []
+        self._check_statistics()
+        self._check_rounding(max((p.dtype for p in problem.parameters), key=_eps))
         self._ways: list[str] = ["recomputed"] * len(batches)
         self._kept: list[Product | None] = [None] * len(batches)
         self._differences = False
@@ -70,14 +75,44 @@ class Curvature:
         ways = Counter(self._ways)
         return next(iter(ways)) if len(ways) == 1 else ", ".join(f"{way} ({n})" for way, n in ways.items())
 
+    def _check_statistics(self) -> None:
+        """Refuse statistics of single examples; those of batches depend on the batches."""
+        if "batch statistics" not in random_parts(self._problem.model):
+            return
+        if self._operator in products.OF_EXAMPLES:
+            raise ValueError(
+                f"mode: expected 'eval' for operator={self._operator!r}, as batch normalisation in training "
+                "mode, or without running statistics, would take those of single examples, got "
+                f"{mode_of(self._problem.model)!r}"
+            )
+        size = max(batch.size for batch in self._batches)
+        self.warnings.append(
+            "batch normalisation takes the statistics of each batch: what is found depends on "
+            f"batch_size={size}"
+        )
+
+    def _check_rounding(self, short: torch.dtype) -> None:
+        """Say what short floats cost: residuals up to their rounding count as none."""
+        self.noise = _eps(short)
+        kind, limit = str(short).removeprefix("torch."), _FLOOR * self.noise
+        if torch.finfo(short).bits < torch.finfo(torch.float32).bits:
+            self.warnings.append(
+                f"{kind} lets eigenvalues be told apart to about {limit:.2g} of the largest alone, whatever "
+                "tol is, and some be missed: float32 (model.float(), no autocast) would to "
+                f"{_FLOOR * torch.finfo(torch.float32).eps:.1g}"
+            )
+
     def _try(self) -> int:
         """Take one product of the largest batch, and see what its graph holds."""
         first = max(self._batches, key=lambda batch: batch.size)
         if self._operator in products.OF_EXAMPLES:
             return first.size * self.n * torch.empty((), dtype=self.dtype).element_size()
         held: dict[int, int] = {}
+        kinds: set[torch.dtype] = set()
 
         def see(saved: Tensor) -> Tensor:
+            if saved.is_floating_point():
+                kinds.add(saved.dtype)
             if saved.layout == torch.strided:
                 held[saved.untyped_storage().data_ptr()] = saved.untyped_storage().nbytes()
             return saved
@@ -86,12 +121,21 @@ class Curvature:
         try:
             with torch.autograd.graph.saved_tensors_hooks(see, lambda saved: saved):
                 product = products.kept(self._problem, first, 0, self._operator)
-            if not self._symmetric(product):
+            asymmetry = self._asymmetry(product)
+            short = max(kinds, key=_eps, default=self.dtype)
+            if _eps(short) > self.noise and asymmetry > 100 * self.noise:  # autocast, which shows
+                self._check_rounding(short)
+            if asymmetry > max(_ASYMMETRY, 100 * self.noise):
                 why = "its second derivatives are not symmetric"
+            elif self._unlike(product, first):
+                why = "its second derivatives are not those of its gradient"
         except RuntimeError as error:
             if not products.lacks_second_derivative(error):
                 raise
             why = str(error).splitlines()[0]
+            short = max(kinds, key=_eps, default=self.dtype)
+            if _eps(short) > self.noise:
+                self._check_rounding(short)
         if why is not None:
             if self._operator != "hessian":
                 raise ValueError(
@@ -103,23 +147,67 @@ class Curvature:
             held.pop(p.untyped_storage().data_ptr(), None)
         return _GRAPH * sum(held.values())
 
-    def _symmetric(self, product: Product) -> bool:
+    def _asymmetry(self, product: Product) -> float:
         """Compare u'Hv and v'Hu: functions with a first derivative alone may lose terms of H in silence."""
         generator = torch.Generator().manual_seed(0)
         u, v = self.random(generator), self.random(generator)
         hu, hv = (self._flat(product(self._split(w))) for w in (u, v))
         size = float(torch.linalg.vector_norm(hu) + torch.linalg.vector_norm(hv))
         difference = abs(float(torch.dot(u, hv) - torch.dot(v, hu)))
-        return not difference > max(_ASYMMETRY, 100 * self.noise) * size  # NaN is the solver's to refuse
+        return (
+            difference / size if size and difference == difference else 0.0
+        )  # NaN is the solver's to refuse
+
+    def _unlike(self, product: Product, batch: Batch) -> bool:
+        """Compare a product with differences, where a function brings a backward pass of its own.
+
+        What such a pass has saved is a constant to the second, and what is left may well be symmetric. Only
+        then it takes up to 19 gradients of one batch.
+        """
+        problem = self._problem
+        if self._operator == "gauss_newton":
+            return products.loss_unlike(problem, batch, 0)
+        if not differences.has_own_functions(problem.value(batch, 0)):
+            return False
+
+        def gradient() -> Tensor:
+            return self._flat(problem.gradient(batch, 0))
+
+        v = self._unit(gradient()) + self._unit(self.random(torch.Generator().manual_seed(0)))
+        found, eps = self._flat(product(self._split(v))), self.noise
+        return differences.grossly_unlike(found, self._along(v, gradient), self._steps(eps), eps)
 
     def _differentiate_by_steps(self, why: str) -> None:
+        """Choose the step, and measure what it errs by: along the gradient, at random, and near the top."""
         self._differences = True
         self._ways = ["finite differences"] * len(self._batches)
-        self.noise = self.noise ** (2 / 3)
-        self.warnings.append(
-            f"products are differences of gradients, exact to about {self.noise:.1g} of the largest "
-            f"eigenvalue, as model or loss cannot be differentiated twice ({why:.90})"
+        rounding, steps = self.noise ** (2 / 3), self._steps(self.noise)
+        first, other = (
+            differences.by_all_steps(self._along(self._unit(v), self.gradient), *steps)
+            for v in (self.gradient(), self.random(torch.Generator().manual_seed(0)))
         )
+        best, also = min(zip(first, other, strict=True), key=lambda both: max(one.apart for one in both))
+        self._length = best.step
+        near_top = self._along(self._unit(best.value), self.gradient)
+        long, short = (differences.central(near_top, h) for h in (best.step, best.step / 2))
+        off = max(best.apart, also.apart, float(torch.linalg.vector_norm(long - short)))
+        largest = max(float(torch.linalg.vector_norm(one)) for one in (best.value, also.value, long))
+        error = max(rounding, off / largest if off < largest else float(off > 0))
+        self.noise = max(rounding, min(error, _WORST) / _FLOOR)
+        shorter = (
+            "; in float64 steps can be shorter" if error > _ROUGH and self.dtype != torch.float64 else ""
+        )
+        self.warnings.append(
+            f"products are differences of gradients, exact to about {error:.1g} of the largest "
+            f"eigenvalue, as model or loss cannot be differentiated twice ({why:.90}){shorter}"
+        )
+
+    def _steps(self, eps: float) -> tuple[float, float]:
+        return differences.longest_and_shortest(self._flat(self._problem.parameters), eps)
+
+    def _unit(self, v: Tensor) -> Tensor:
+        unit: Tensor = v / torch.linalg.vector_norm(v).clamp_min(torch.finfo(v.dtype).tiny)
+        return unit
 
     def random(self, generator: torch.Generator) -> Tensor:
         """Draw a vector of independent signs."""
@@ -173,7 +261,8 @@ class Curvature:
     def product(self, v: Tensor) -> Tensor:
         """Return the product with a vector, shape (n,)."""
         if self._differences:
-            return self._difference(v)
+            size = max(float(torch.linalg.vector_norm(v)), torch.finfo(self.dtype).tiny)
+            return differences.central(self._along(v, self.gradient), self._length / size)
         parts = self._split(v)
         total = torch.zeros(self.n, dtype=self.dtype, device=self.device)
         for i, batch in enumerate(self._batches):
@@ -207,25 +296,23 @@ class Curvature:
             total.add_(self._flat(self._problem.gradient(batch, i)), alpha=batch.size / self.examples)
         return total
 
-    def _difference(self, v: Tensor) -> Tensor:
-        """(g(x + hv) - g(x - hv)) / 2h, whose error h**2 + rounding / h is least at its cube root."""
-        values = [p.detach().clone() for p in self._problem.parameters]
-        size = float(torch.linalg.vector_norm(self._flat(values)))
-        step = max(torch.finfo(p.dtype).eps for p in values) ** (1 / 3) * (1 + size)
-        step /= max(float(torch.linalg.vector_norm(v)), torch.finfo(self.dtype).tiny)
-        ends = []
-        try:
-            for h in (step, -step):
+    def _along(self, v: Tensor, gradient: Callable[[], Tensor]) -> Callable[[float], Tensor]:
+        """Return the gradient as a function of how far parameters are moved along a vector."""
+        parts = self._split(v)
+
+        def at(h: float) -> Tensor:
+            values = [p.detach().clone() for p in self._problem.parameters]
+            try:
                 with torch.no_grad():
-                    for p, value, part in zip(self._problem.parameters, values, self._split(v), strict=True):
+                    for p, value, part in zip(self._problem.parameters, values, parts, strict=True):
                         p.copy_(value + h * part)
-                ends.append(self.gradient())
-        finally:
-            with torch.no_grad():
-                for p, value in zip(self._problem.parameters, values, strict=True):
-                    p.copy_(value)
-        difference: Tensor = ends[0] - ends[1]
-        return difference.div_(2 * step)
+                return gradient()
+            finally:
+                with torch.no_grad():
+                    for p, value in zip(self._problem.parameters, values, strict=True):
+                        p.copy_(value)
+
+        return at
 
     def _split(self, v: Tensor) -> Vectors:
         return [
@@ -236,3 +323,7 @@ class Curvature:
     def _flat(self, parts: Iterable[Tensor]) -> Tensor:
         flat: Tensor = torch.cat([part.detach().reshape(-1).to(self.dtype) for part in parts])
         return flat
+
+
+def _eps(dtype: torch.dtype) -> float:
+    return torch.finfo(dtype).eps

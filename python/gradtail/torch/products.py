@@ -9,7 +9,9 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from gradtail.torch import differences
 from gradtail.torch.batches import Batch
 from gradtail.torch.frozen import seed_all
 
@@ -27,7 +29,10 @@ _ALIKE = 1e-3
 
 @dataclass(frozen=True)
 class Problem:
-    """A model, a loss, and the parameters that are not constants."""
+    """A model, a loss, and the parameters that are not constants.
+
+    Attention is computed as a matrix throughout: fused kernels, that of CPUs too, have no second derivative.
+    """
 
     model: nn.Module
     loss: Callable[[Any, Any], Tensor]
@@ -40,11 +45,13 @@ class Problem:
         """Return the model's output for a batch, and the target."""
         inputs, targets = batch.to(self.device)
         seed_all(self.seed + number)  # dropout must drop the same in every product
-        return self.model(inputs), targets
+        with sdpa_kernel(SDPBackend.MATH):
+            return self.model(inputs), targets
 
     def value(self, batch: Batch, number: int) -> Tensor:
         """Return the loss of a batch."""
-        return checked_loss(self.loss(*self.output(batch, number)))
+        with sdpa_kernel(SDPBackend.MATH):
+            return checked_loss(self.loss(*self.output(batch, number)))
 
     def gradient(self, batch: Batch, number: int, create_graph: bool = False) -> tuple[Tensor, ...]:
         """Return the gradient, zero where a parameter has no part."""
@@ -126,6 +133,33 @@ def _kept_gauss(
         )
 
     return product
+
+
+def loss_unlike(problem: Problem, batch: Batch, number: int) -> bool:
+    """Whether the second derivatives of a loss by the output are not those of its first.
+
+    That is asked only where the loss has a function with a backward pass of its own.
+    """
+    with torch.no_grad():
+        output, targets = problem.output(batch, number)
+
+    def first(z: Tensor, create_graph: bool = False) -> tuple[Tensor, Tensor, bool]:
+        z = z.detach().requires_grad_(True)
+        value = checked_loss(problem.loss(z, targets))
+        (g,) = torch.autograd.grad(value, z, create_graph=create_graph, materialize_grads=True)
+        return z, g, differences.has_own_functions(value)
+
+    z, g, own = first(output, create_graph=True)
+    if not own:
+        return False
+    u = torch.randn(z.shape, generator=torch.Generator().manual_seed(0)).to(z)
+    u /= torch.linalg.vector_norm(u)
+    found = torch.zeros_like(z)
+    if g.requires_grad:
+        (found,) = torch.autograd.grad(g, z, u, materialize_grads=True)
+    eps = torch.finfo(z.dtype).eps
+    steps = differences.longest_and_shortest(output, eps)
+    return differences.grossly_unlike(found, lambda h: first(output + h * u)[1], steps, eps)
 
 
 def _forward_by_backward(problem: Problem, output: Tensor) -> Callable[..., Vectors]:
@@ -247,7 +281,7 @@ def linearised(
         return checked_loss(problem.loss(output(*parameters), targets), graph=False)
 
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
             warnings.simplefilter("ignore")
             if operator == "hessian":
                 graph = _traced(torch.func.grad(value, argnums=tuple(range(len(values)))), values)
@@ -307,7 +341,7 @@ def _held_bytes(graph: torch.fx.GraphModule, values: Vectors) -> int:
     storages = {}
     for module in graph.modules():
         for value in (*module._parameters.values(), *module._buffers.values(), *vars(module).values()):
-            if isinstance(value, Tensor):
+            if isinstance(value, Tensor) and not value._is_zerotensor():  # which has no storage
                 storages[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
     for p in values:
         storages.pop(p.untyped_storage().data_ptr(), None)
