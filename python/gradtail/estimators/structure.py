@@ -51,7 +51,7 @@ class Rate:
         if not self.tested:
             return "none tested"
         low, high = self.ci()
-        return f"{100 * self.value:.3g} % of {self.tested} (95 % {100 * low:.3g} to {100 * high:.3g} %)"
+        return f"{100 * self.value:.3g} % of {self.tested} (95 % iid {100 * low:.3g} to {100 * high:.3g} %)"
 
 
 @dataclass(frozen=True, repr=False)
@@ -120,10 +120,11 @@ class Structure:
         across = (
             "across parameters, at one step" if self.of == "columns" else "across steps, of one parameter"
         )
-        lines = [
-            f"{self.kind} {across}: power law in {self.power_law_rate}, "
-            f"mean distance {self.mean_ks:.3g}; normal ({self.test}) in {self.gaussian_rate}"
-        ]
+        law = f"power law in {self.power_law_rate}, mean distance {self.mean_ks:.3g}"
+        if not self.power_law_rate.tested:
+            fewest = FEWEST_IN_TAIL * (10 if self.of == "columns" else 1)
+            law = f"power law not tested, which takes {fewest} nonzero values"
+        lines = [f"{self.kind} {across}: {law}; normal ({self.test}) in {self.gaussian_rate}"]
         if self.skipped_constant or self.skipped_few:
             lines.append(
                 f"  skipped: {self.skipped_constant} constant, {self.skipped_few} with too few values"
