@@ -79,8 +79,8 @@ class CovarianceAgainstHessian:
                 f"{self.along[i]:>13.4g}{self.ratio[i]:>11.3g}{self.overlap[i]:>9.3f}"
             )
         lines.append(
-            "u: eigenvectors of the Hessian, C: covariance of single examples; overlap: of directions of both, "
-            "up to this rank"
+            "u: eigenvectors of the Hessian, C: covariance of single examples; overlap: of the directions of "
+            "both up to this rank"
         )
         lines.append(f"u'Cu goes as l to the power of {self.slope:.3g} +- {self.slope_stderr:.2g}")
         for name, one in (("Hessian", self.hessian), ("covariance", self.covariance)):
