@@ -44,6 +44,28 @@ def test_elsewhere_a_tenth_of_the_work_has_a_line_if_asked_for(monkeypatch):
     assert written(monkeypatch, io.StringIO(), 400) == ""
 
 
+def test_what_was_done_earlier_takes_no_time(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
+    countdown = Countdown("eigenvalues", 12)
+    countdown.skip(8)
+    now[0] = 5.0
+    countdown.advance()
+    assert countdown.text(now[0]) == "eigenvalues: 9/12, 0:15 left"
+
+
+def test_before_the_first_piece_a_terminal_says_what_goes_on(monkeypatch):
+    now = [0.0]
+    stream = Terminal()
+    monkeypatch.setattr(module.sys, "stderr", stream)
+    monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
+    with Countdown("eigenvalues", 3) as countdown:
+        for products in range(1, 5):
+            now[0] += 0.15
+            countdown.busy(f"{products} products")
+    assert stream.getvalue() == ("\reigenvalues: 0/3, 2 products\x1b[K\reigenvalues: 0/3, 4 products\x1b[K\n")
+
+
 def test_clock():
     assert [clock(s) for s in (0, 59.4, 59.6, 3599, 3600, 90061)] == [
         "0:00", "0:59", "1:00", "59:59", "1:00:00", "25:01:01",

@@ -1,6 +1,7 @@
 """`gradtail reproduce hessian-spectrum`: files, going on after Ctrl-C, language, mistakes."""
 
 import json
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -27,6 +28,8 @@ from gradtail.experiments.hessian_table import table  # noqa: E402
 from gradtail.experiments.studies import BadOption  # noqa: E402
 from gradtail.experiments.text import Text  # noqa: E402
 from gradtail.torch import hessian_spectrum  # noqa: E402
+from gradtail.torch.curvature import Curvature  # noqa: E402
+from gradtail.torch.lanczos_file import LanczosFile  # noqa: E402
 
 TINY = GPTConfig(layers=1, heads=2, width=8, context=16)
 
@@ -166,6 +169,34 @@ def test_an_interrupted_run_goes_on(settings, tmp_path, monkeypatch, capsys):
     assert (asked.out / "width_power_law.png").stat().st_size > 1000
     lines = (asked.out / "table.txt").read_text().splitlines()
     assert next(line for line in lines if line.startswith("50 ")).endswith("0.0187  not rejected  0.879")
+
+
+def test_a_search_that_was_stopped_goes_on(settings, study, tmp_path, monkeypatch):
+    """Ctrl-C in a product of the first case: the next run takes up its vectors, and finds the same."""
+    asked = replace(settings, out=tmp_path / "out")
+    product, load, calls, loaded = Curvature.product, LanczosFile.load, [], []
+
+    def counted(self, v):
+        calls.append(self.n)
+        if len(calls) == 20:
+            signal.raise_signal(signal.SIGINT)
+        return product(self, v)
+
+    monkeypatch.setattr(Curvature, "product", counted)
+    monkeypatch.setattr(LanczosFile, "load", lambda *of: loaded.append(load(*of)) or loaded[-1])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert run(asked) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    kept = asked.out / "weights" / "LeNet-s0.search"
+    assert kept.is_file()
+    assert run(asked) == 0
+    assert loaded == [False, True, False, False, False, False]
+    assert not kept.exists()
+    found = {case["key"]: case["spectrum"]["eigenvalues"] for case in read(asked)["cases"]}
+    for case in study["cases"]:
+        assert found[case["key"]] == pytest.approx(case["spectrum"]["eigenvalues"], rel=1e-5)
 
 
 def test_a_network_without_a_hessian_is_passed_over(settings, tmp_path, monkeypatch):

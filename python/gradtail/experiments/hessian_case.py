@@ -60,6 +60,11 @@ class Weights:
         model.load_state_dict(found["state"])
         return True
 
+    def search(self, key: str) -> Path:
+        """Return the file of a search for eigenvalues that was stopped."""
+        self.folder.mkdir(exist_ok=True)
+        return self.folder / f"{key}.search"
+
     def _file(self, key: str) -> Path:
         return self.folder / f"{key}.pt"
 
@@ -101,8 +106,9 @@ def examine(
     trained = time.perf_counter()
     part = data[0][: settings.samples], data[1][: settings.samples]
     found = curvature(
-        model, part, settings, settings.top(images), net.seed, interrupts=interrupts, progress=progress
-    )
+        model, part, settings, settings.top(images), net.seed, search=weights.search(net.key),
+        interrupts=interrupts, progress=progress,
+    )  # fmt: skip
     if found is None:
         return None
     (loss, accuracy), (fitted, _) = evaluate(model, images.test), evaluate(model, part)
@@ -115,9 +121,12 @@ def examine(
 
 def curvature(
     model: nn.Module, data: tuple[Tensor, Tensor], settings: Settings, top: int, seed: int, *,
-    batch_size: int | None = None, interrupts: Interrupts, progress: bool | None,
+    search: Path, tol: float = 1e-4, batch_size: int | None = None, interrupts: Interrupts,
+    progress: bool | None,
 ) -> dict[str, Any] | None:  # fmt: skip
     """Return the largest eigenvalues and the density of a Hessian, or why there are none; None after Ctrl-C.
+
+    ``search`` is a file that the search for eigenvalues goes on from, and that is there while it is not done.
 
     Raises
     ------
@@ -128,8 +137,8 @@ def curvature(
     loss = nn.functional.cross_entropy
     try:
         spectrum = hessian_spectrum(
-            model, loss, data, min(top, size), batch_size=batch_size, mode="eval", seed=seed,
-            progress=progress,
+            model, loss, data, min(top, size), batch_size=batch_size, tol=tol, mode="eval", seed=seed,
+            checkpoint=search, progress=progress,
         )  # fmt: skip
         if spectrum.interrupted or interrupts.stopped:
             return None
@@ -142,9 +151,12 @@ def curvature(
     except ValueError as error:
         if str(error).startswith("memory:"):
             raise BadOption(f"eigenvalues: expected fewer ({error})") from None
+        if str(error).startswith("checkpoint:"):
+            raise BadOption(f"out: expected a new folder, or none of {search} ({error})") from None
         return {"failed": str(error)}  # as after training that diverged; other cases may do better
     if density.interrupted or interrupts.stopped:
         return None
+    search.unlink(missing_ok=True)
     return {
         "spectrum": eigenvalues(spectrum, top), "density": spectral_density(density),
         "rests_on": rests_on(model, data[0]),

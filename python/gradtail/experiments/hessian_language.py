@@ -20,6 +20,10 @@ from gradtail.torch import Monitor
 from gradtail.torch.countdown import Countdown
 from gradtail.torch.interrupts import Interrupts
 
+TOLERANCE = 1e-2
+"""Of residuals. The Hessian of a last layer has bands of as many nearly equal eigenvalues as there are bytes,
+which take many times the products to be told apart further; the law of their ranks does not change by it."""
+
 _BYTES_A_SAMPLE = 8
 _HELD_OUT = 256
 
@@ -60,7 +64,8 @@ class Language:
         layer, data = self.last_layer(model)
         found = curvature(
             layer, data, self._settings, self._settings.eigenvalues or 1000, at.seed,
-            batch_size=len(data[0]), interrupts=interrupts, progress=progress,
+            search=self._weights.search(at.key), tol=TOLERANCE, batch_size=len(data[0]),
+            interrupts=interrupts, progress=progress,
         )  # fmt: skip
         if found is None:
             return None

@@ -226,6 +226,9 @@ ROWS = (
 )  # fmt: skip
 
 _BY_NAME = {(row.table, row.setting): row for row in ROWS}
+GAPS = _BY_NAME["eigengaps, LeNet", "MNIST"]
+"""Of the trained LeNet."""
+
 _TABLES = {
     "optimizer": "optimizers, LeNet, MNIST", "batch-size": "batch size, LeNet, MNIST",
     "train-size": "training set, LeNet, MNIST", "label-noise": "labels, LeNet, MNIST",

@@ -10,7 +10,7 @@ SWEEPS = (
     "optimizer", "batch-size", "train-size", "label-noise", "width", "depth", "epochs", LANGUAGE,
 )  # fmt: skip
 
-BATCHES = (128, 512, 640, 768, 1024, 8192)
+BATCHES = (128, 512, 640, 768, 1024, 8192, 16384, 32768, 50000, 60000)
 TRAIN_SIZES = (600, 800, 1000, 3000, 6000)
 RANDOM_LABELS = "random labels"
 NOISES = ("0.4", "0.8", RANDOM_LABELS)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from gradtail.experiments.hessian_published import LANGUAGE_CORRELATIONS, SOURCE, audit
+from gradtail.experiments.hessian_published import GAPS, LANGUAGE_CORRELATIONS, SOURCE, audit
 from gradtail.experiments.hessian_sweeps import LANGUAGE
 from gradtail.experiments.studies import mean
 
@@ -131,6 +131,7 @@ def _notes(data: dict[str, Any]) -> list[str]:
         count = len(audit())
         lines += [
             f"In print: {SOURCE}; K = 1000, Hessian over all training examples;",
+            f"gaps of the trained LeNet have a slope of {GAPS.slope} there (distance {GAPS.ks});",
             f"{count} of its rows contradict themselves (audit in results.json).",
         ]
     failed = [f"{case['key']}: {case['failed']}" for case in data["cases"] if "failed" in case]

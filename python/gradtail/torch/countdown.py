@@ -24,11 +24,12 @@ class Countdown:
     """
 
     def __init__(self, label: str, total: int, shown: bool | None = None) -> None:
-        self._label, self._total, self._done = label, total, 0
+        self._label, self._total, self._done, self._before = label, total, 0, 0
         self._stream: TextIO = sys.stderr
         self._terminal = bool(getattr(self._stream, "isatty", lambda: False)())
         self._shown = self._terminal if shown is None else shown
         self._began = self._last = time.perf_counter()
+        self._written = False
 
     def __enter__(self) -> Countdown:
         return self
@@ -36,8 +37,18 @@ class Countdown:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._shown and self._terminal and self._done:
+        if self._shown and self._terminal and self._written:
             self._stream.write("\n")
+
+    def skip(self, pieces: int) -> None:
+        """Count pieces that were done earlier, and took none of this time."""
+        self._done, self._before = self._done + pieces, self._before + pieces
+
+    def busy(self, what: str) -> None:
+        """Say on a terminal what goes on before the next piece is done."""
+        if self._shown and self._terminal:
+            now = time.perf_counter()
+            self._rewrite(f"{self._label}: {self._done}/{self._total}, {what}", now)
 
     def advance(self) -> None:
         """Count one piece."""
@@ -46,19 +57,22 @@ class Countdown:
             return
         now, last = time.perf_counter(), self._done == self._total
         if self._terminal:
-            if last or now - self._last >= _EVERY:
-                self._stream.write(f"\r{self.text(now)}\x1b[K")
-                self._stream.flush()
-                self._last = now
+            self._rewrite(self.text(now), now, last)
         elif last or self._done * _LINES // self._total > (self._done - 1) * _LINES // self._total:
             self._stream.write(f"{self.text(now)}\n")
             self._stream.flush()
+
+    def _rewrite(self, text: str, now: float, always: bool = False) -> None:
+        if always or now - self._last >= _EVERY:
+            self._stream.write(f"\r{text}\x1b[K")
+            self._stream.flush()
+            self._last, self._written = now, True
 
     def text(self, now: float) -> str:
         """Say how far it is."""
         if self._done == self._total:
             return f"{self._label}: {self._total} done in {clock(now - self._began)}"
-        left = (now - self._began) / self._done * (self._total - self._done)
+        left = (now - self._began) / max(self._done - self._before, 1) * (self._total - self._done)
         return f"{self._label}: {self._done}/{self._total}, {clock(left)} left"
 
 

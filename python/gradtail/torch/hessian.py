@@ -214,10 +214,13 @@ def hessian_spectrum(
 def _search(
     solver: Lanczos, limit: int, file: LanczosFile | None, interrupts: Interrupts, progress: Countdown
 ) -> bool:
-    shown = 0
+    shown = solver.pairs().converged if solver.products else 0
+    progress.skip(shown)
 
     def more(products: int, converged: int) -> bool:
         nonlocal shown
+        if converged <= shown:
+            progress.busy(f"{products} products")
         for _ in range(shown, converged):
             progress.advance()
         shown = max(shown, converged)
