@@ -223,7 +223,7 @@ def test_heaviest_tails_come_first(finished):
 
 
 def status(done, steps=40, loss=2.0):
-    return Status(done, steps, loss, 0.5, 1234.5, 0, 0.0123, 1.0)
+    return Status(done, steps, loss, 0.5, 1234.5, 0, 0.0123, 7.0 * done)
 
 
 def test_plain_view_is_a_line_every_few_steps():
@@ -232,7 +232,9 @@ def test_plain_view_is_a_line_every_few_steps():
         for done in range(1, 41):
             view.show(status(done))
     assert [int(line.split()[1].split("/")[0]) for line in lines] == [1, 10, 20, 30, 40]
-    assert lines[1] == ("step 10/40  loss 2.000  norm 0.5  1,234 tokens/s  non-finite 0  overhead 1.2 %")
+    assert lines[1] == (
+        "step 10/40  loss 2.000  norm 0.5  1,234 tokens/s  non-finite 0  overhead 1.2 %  3:30 left"
+    )
 
 
 @pytest.mark.parametrize("width", [60, 80, 140])

@@ -123,5 +123,12 @@ class PlainView:
         self._write(
             f"step {status.done:{width}}/{status.steps}  loss {status.loss:.3f}  norm {status.norm:.3g}  "
             f"{status.tokens_per_second:,.0f} tokens/s  non-finite {status.nonfinite}  "
-            f"overhead {percent(status.overhead)}"
+            f"overhead {percent(status.overhead)}{self._left(status)}"
         )
+
+    @staticmethod
+    def _left(status: Status) -> str:
+        if status.done == status.steps:
+            return ""
+        left = round(status.seconds / status.done * (status.steps - status.done))
+        return f"  {left // 60}:{left % 60:02} left"

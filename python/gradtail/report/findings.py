@@ -190,11 +190,11 @@ def _overhead(data: dict[str, Any]) -> Finding | None:
         [cost.get(name) for name in names] for names in (("mean", "mean_step"), ("p50", "step"))
     )
     if all(isinstance(value, (int, float)) for value in means):
-        inside, step = (words.number(1e3 * value) for value in means)
-        text += f": on average {inside} ms of each step's {step} ms"
+        inside, step = (words.duration(value) for value in means)
+        text += f": on average {inside} of each step's {step}"
     elif all(isinstance(value, (int, float)) for value in medians):  # whose ratio is another
-        inside, step = (words.number(1e3 * value) for value in medians)
-        text += f"; the median call took {inside} ms, the median step {step} ms"
+        inside, step = (words.duration(value) for value in medians)
+        text += f"; the median call took {inside}, the median step {step}"
     return Finding("note" if cost["share"] > _COSTLY else "good", "Overhead", text + ".")
 
 

@@ -70,6 +70,17 @@ def number(x: float | None, digits: int = 3) -> str:
     return f"{x:.{digits - 1}e}"
 
 
+def duration(seconds: float) -> str:
+    """Write a duration in milliseconds, or in seconds where that is shorter.
+
+    Examples
+    --------
+    >>> duration(0.00412), duration(0.0873), duration(1.404)
+    ('4.12 ms', '87.3 ms', '1.40 s')
+    """
+    return f"{number(seconds)} s" if seconds >= 1 else f"{number(1e3 * seconds)} ms"
+
+
 def count(n: int | None) -> str:
     """Write a count with a suffix from ten thousand on.
 
@@ -185,7 +196,7 @@ def overhead_rows(cost: Row) -> Row:
         if key == "share" and isinstance(value, (int, float)):
             value = percent(value)
         elif key in ("mean", "mean_step", "p50", "p99", "step") and isinstance(value, (int, float)):
-            value = f"{number(1e3 * value)} ms"
+            value = duration(value)
         rows[names.get(key, key)] = value
     return rows
 
