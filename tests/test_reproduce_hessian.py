@@ -203,8 +203,8 @@ def test_a_network_without_a_hessian_is_passed_over(settings, tmp_path, monkeypa
     """As one whose training diverged; the others are done, and it is said of this one."""
     whole = hessian_case.network
 
-    def diverged(net, side):
-        model = whole(net, side)
+    def diverged(net, side, channels):
+        model = whole(net, side, channels)
         if net.depth == 2 and not net.until:
             torch.nn.init.constant_(model[1].weight, float("nan"))
         return model

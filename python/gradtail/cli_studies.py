@@ -34,7 +34,10 @@ def add_gradient_structure(studies: argparse._SubParsersAction[argparse.Argument
         "spectrum of their covariance. About 7 minutes on two cores with MNIST; Ctrl-C keeps what is done.",
     )
     study.add_argument(
-        "--data", type=Path, metavar="FOLDER", help="MNIST's four idx files; default: scikit-learn's digits"
+        "--data",
+        type=Path,
+        metavar="FOLDER",
+        help="files of MNIST or CIFAR-10; default: scikit-learn's digits",
     )
     study.add_argument("--out", type=Path, default=Path("gradtail-gradient-structure"), metavar="FOLDER",
                        help="default: %(default)s")  # fmt: skip
@@ -68,7 +71,10 @@ def add_hessian_spectrum(studies: argparse._SubParsersAction[argparse.ArgumentPa
         "keeps what is done, and the same command goes on from there.",
     )
     study.add_argument(
-        "--data", type=Path, metavar="FOLDER", help="MNIST's four idx files; default: scikit-learn's digits"
+        "--data",
+        type=Path,
+        metavar="FOLDER",
+        help="files of MNIST or CIFAR-10; default: scikit-learn's digits",
     )
     study.add_argument("--out", type=Path, default=Path("gradtail-hessian-spectrum"), metavar="FOLDER",
                        help="default: %(default)s")  # fmt: skip
@@ -89,6 +95,19 @@ def add_hessian_spectrum(studies: argparse._SubParsersAction[argparse.ArgumentPa
     ):
         study.add_argument(option, type=at_least(least), metavar="N", help=what)
     study.set_defaults(run=run_hessian_spectrum)
+
+
+def _shared(study: argparse.ArgumentParser, name: str, quick: str) -> None:
+    """Add the options that all studies of images have."""
+    study.add_argument(
+        "--data",
+        type=Path,
+        metavar="FOLDER",
+        help="files of MNIST or CIFAR-10; default: scikit-learn's digits",
+    )
+    study.add_argument("--out", type=Path, default=Path(f"gradtail-{name}"), metavar="FOLDER",
+                       help="default: %(default)s")  # fmt: skip
+    study.add_argument("--quick", action="store_true", help=f"{quick}: under two minutes")
 
 
 def run_gradient_structure(arguments: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Images to classify: MNIST from a folder of its files, or the small digits that scikit-learn ships."""
+"""Images to classify: MNIST or CIFAR-10 from a folder of its files, or the digits that scikit-learn ships."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from gradtail.experiments.cifar import find_cifar, read_cifar
+
 _FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
@@ -20,20 +22,20 @@ _FILES = {
 _IMAGES, _LABELS = 2051, 2049  # the magic numbers of idx files
 _CLASSES = 10
 
-DIGITS, MNIST = "digits", "MNIST"
+DIGITS, MNIST, CIFAR = "digits", "MNIST", "CIFAR-10"
 MNIST_SHA256 = "edc0d1098aa497be14ace79ddd5171e5a3dcf9c4d196c015389203eb3ba1f59b"
 """Of the 60,000 training images of MNIST and their labels, byte by byte."""
 
 
 @dataclass(frozen=True)
 class Images:
-    """Images and their labels, with zero mean and unit variance over the training set.
+    """Images and their labels, each channel with zero mean and unit variance over the training set.
 
     Attributes
     ----------
     name : str
     train, test : pair of Tensor
-        float32 of shape (n, 1, side, side), int64 of shape (n,).
+        float32 of shape (n, channels, side, side), int64 of shape (n,).
     sha256 : str
         Of the training images as they were read, and their labels.
     """
@@ -48,27 +50,35 @@ class Images:
         """Pixels along a side."""
         return int(self.train[0].shape[-1])
 
+    @property
+    def channels(self) -> int:
+        """Colours of a pixel: 1 or 3."""
+        return int(self.train[0].shape[1])
+
 
 def load_images(folder: Path | None, limit: int | None = None) -> Images:
-    """Load MNIST from a folder, or scikit-learn's digits without one.
+    """Load MNIST or CIFAR-10 from a folder, or scikit-learn's digits without one.
 
     Parameters
     ----------
     folder : Path, optional
-        With the four idx files, gzipped or not.
+        With the four idx files of MNIST, gzipped or not, or with the batches of CIFAR-10 (its binary or
+        Python version, or npz files of differences); fewer than five training batches will do.
     limit : int, optional
         Training images at most.
 
     Raises
     ------
     ValueError
-        Files that are missing or are not idx files; in the voice of the option ``--data``.
+        Files that are missing or of another form; in the voice of the option ``--data``.
     ImportError
         scikit-learn is not installed.
     """
     parts: dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]
     if folder is None:
         name, parts = DIGITS, _digits()
+    elif (batches := find_cifar(folder)) is not None:
+        name, parts = CIFAR, {"train": read_cifar(batches[0]), "test": read_cifar([batches[1]])}
     else:
         name = f"images of {folder.name or folder}"  # other sets come in files of these names too
         parts = {
@@ -78,18 +88,20 @@ def load_images(folder: Path | None, limit: int | None = None) -> Images:
     for part, (images, labels) in parts.items():
         _check(part, images, labels)
     images, labels = parts["train"]
-    if name != DIGITS and _sha256(images, labels) == MNIST_SHA256:
+    if name not in (DIGITS, CIFAR) and _sha256(images, labels) == MNIST_SHA256:
         name = MNIST
     if limit is not None:
         parts["train"] = images[:limit], labels[:limit]
-    pixels = parts["train"][0].astype(np.float64)
-    mean, spread = pixels.mean(), pixels.std()
+    pixels = {part: x if x.ndim == 4 else x[:, None] for part, (x, _) in parts.items()}
+    mean, spread = (
+        take(pixels["train"], axis=(0, 2, 3), dtype=np.float64, keepdims=True) for take in (np.mean, np.std)
+    )
     found = {
         part: (
-            torch.from_numpy(((x - mean) / spread).astype(np.float32))[:, None],
+            torch.from_numpy(((pixels[part] - mean) / spread).astype(np.float32)),
             torch.from_numpy(y.astype(np.int64)),
         )
-        for part, (x, y) in parts.items()
+        for part, (_, y) in parts.items()
     }
     return Images(name, found["train"], found["test"], _sha256(*parts["train"]))
 
@@ -103,7 +115,7 @@ def _sha256(images: npt.NDArray[Any], labels: npt.NDArray[Any]) -> str:
 
 def _check(part: str, images: npt.NDArray[Any], labels: npt.NDArray[Any]) -> None:
     """Refuse files that are well-formed and still no images of ten classes."""
-    if images.ndim != 3 or images.shape[1] != images.shape[2] or not len(images):
+    if images.ndim not in (3, 4) or images.shape[-2] != images.shape[-1] or not len(images):
         raise ValueError(f"data: expected square images in the {part} files, got shape {images.shape}")
     if labels.shape != images.shape[:1]:
         raise ValueError(

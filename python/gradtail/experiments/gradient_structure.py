@@ -35,7 +35,7 @@ from gradtail.torch import GradientCollection, collect_gradients
 from gradtail.torch.interrupts import Interrupts
 
 SCHEMA = "gradtail.GradientStructure/1"
-NETWORKS: dict[str, Callable[[int], nn.Module]] = {"LeNet": LeNet, "fully connected": fully_connected}
+NETWORKS: dict[str, Callable[..., nn.Module]] = {"LeNet": LeNet, "fully connected": fully_connected}
 STATES = ("random", "trained")
 
 _DIRECTIONS = 10  # compared between both halves of the batches
@@ -48,7 +48,7 @@ class Settings:
     Attributes
     ----------
     data : Path or None
-        Folder of MNIST's files; None is scikit-learn's digits.
+        Folder of MNIST's or CIFAR-10's files; None is scikit-learn's digits.
     out : Path
     networks : tuple of str
     seeds : int
@@ -171,7 +171,7 @@ def _model(
 ) -> nn.Module:  # fmt: skip
     if case.state == "random" or before is None:
         torch.manual_seed(case.seed)
-        return NETWORKS[case.network](images.side)
+        return NETWORKS[case.network](images.side, channels=images.channels)
     train(
         before, images.train, Training(settings.epochs_of(images)), case.seed, interrupts=interrupts,
         progress=progress,

@@ -69,10 +69,12 @@ class Weights:
         return self.folder / f"{key}.pt"
 
 
-def network(net: Net, side: int) -> nn.Module:
+def network(net: Net, side: int, channels: int = 1) -> nn.Module:
     """Make a network as it is before training."""
     torch.manual_seed(net.seed)
-    return LeNet(side) if net.network == LENET else fully_connected(side, net.width, net.depth)
+    if net.network == LENET:
+        return LeNet(side, channels=channels)
+    return fully_connected(side, net.width, net.depth, channels=channels)
 
 
 def training_set(net: Net, images: Images) -> tuple[Tensor, Tensor]:
@@ -94,7 +96,7 @@ def examine(
 ) -> dict[str, Any] | None:  # fmt: skip
     """Train a network and take its Hessian; None after Ctrl-C."""
     began = time.perf_counter()
-    model = network(net, images.side)
+    model = network(net, images.side, images.channels)
     data = training_set(net, images)
     if net.until and not weights.load(net.key, model):
         train(

@@ -77,7 +77,7 @@ def duration(seconds: float) -> str:
 
 
 def _of_net(net: Net, images: Images, settings: Settings) -> Unit:
-    model = network(net, images.side)
+    model = network(net, images.side, images.channels)
     inputs, targets = training_set(net, images)
     batch, samples = min(net.batch, len(inputs)), settings.samples
 

@@ -31,7 +31,7 @@ class Settings:
     Attributes
     ----------
     data : Path or None
-        Folder of MNIST's files; None is scikit-learn's digits.
+        Folder of MNIST's or CIFAR-10's files; None is scikit-learn's digits.
     out : Path
     sweeps : tuple of str
         Of ``SWEEPS``; none is the networks of the study, random and trained.
@@ -40,9 +40,9 @@ class Settings:
     samples : int
         Training examples that the Hessian is taken over.
     eigenvalues : int or None
-        K; None is 1000 for MNIST and 200 for the digits.
+        K; None is 1000, and 200 for the digits.
     epochs : int or None
-        Of training; None is 50 for MNIST and 200 for the digits, which have fewer steps in each.
+        Of training; None is 50, and 200 for the digits, which have fewer steps in each.
     probes, steps : int
         Random vectors for the density of the spectrum, and products for each.
     limit : int or None

@@ -15,16 +15,16 @@ class LeNet(nn.Module):
     ----------
     side : int
         Pixels along a side: 28, or 8, where filters of 3 x 3 replace those of 5 x 5.
-    classes : int
+    classes, channels : int
     """
 
-    def __init__(self, side: int = 28, classes: int = 10) -> None:
+    def __init__(self, side: int = 28, classes: int = 10, channels: int = 1) -> None:
         super().__init__()
         filters, padding = (5, 2) if side > 16 else (3, 1)
-        self.first = nn.Conv2d(1, 6, filters, padding=padding)
+        self.first = nn.Conv2d(channels, 6, filters, padding=padding)
         self.second = nn.Conv2d(6, 16, filters if side > 16 else 3, padding=0 if side > 16 else 1)
         with torch.no_grad():
-            flat = self._features(torch.zeros(1, 1, side, side)).shape[1]
+            flat = self._features(torch.zeros(1, channels, side, side)).shape[1]
         self.third = nn.Linear(flat, 120)
         self.fourth = nn.Linear(120, 84)
         self.last = nn.Linear(84, classes)
@@ -34,13 +34,16 @@ class LeNet(nn.Module):
         return nn.functional.max_pool2d(torch.relu(self.second(x)), 2).flatten(1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images of shape (n, 1, side, side) to logits."""
+        """Map images of shape (n, channels, side, side) to logits."""
         x = torch.relu(self.third(self._features(x)))
         logits: Tensor = self.last(torch.relu(self.fourth(x)))
         return logits
 
 
-def fully_connected(side: int = 28, width: int = 100, depth: int = 2, classes: int = 10) -> nn.Sequential:
+def fully_connected(
+    side: int = 28, width: int = 100, depth: int = 2, classes: int = 10, *, channels: int = 1,
+    bias: bool = True,
+) -> nn.Sequential:  # fmt: skip
     """Make a fully connected network with ReLU.
 
     Parameters
@@ -48,10 +51,11 @@ def fully_connected(side: int = 28, width: int = 100, depth: int = 2, classes: i
     side, width : int
     depth : int
         Layers, the last included; 1 is a linear classifier.
-    classes : int
+    classes, channels : int
+    bias : bool
     """
-    sizes = [side * side, *[width] * (depth - 1)]
+    sizes = [channels * side * side, *[width] * (depth - 1)]
     layers: list[nn.Module] = [nn.Flatten()]
     for size, next_ in pairwise(sizes):
-        layers += [nn.Linear(size, next_), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(sizes[-1], classes))
+        layers += [nn.Linear(size, next_, bias=bias), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(sizes[-1], classes, bias=bias))
