@@ -9,16 +9,16 @@ from __future__ import annotations
 import json
 import sys
 import time
-import zlib
 from dataclasses import asdict
 from typing import Any
 
 from gradtail.experiments import hessian_figures
+from gradtail.experiments.cases import checksum, go_through, missing, read_results
 from gradtail.experiments.classifiers import Training
 from gradtail.experiments.datasets import MNIST, Images
 from gradtail.experiments.gpt import GPTConfig
 from gradtail.experiments.hessian_case import Weights, examine
-from gradtail.experiments.hessian_cost import duration, estimate
+from gradtail.experiments.hessian_cost import estimate
 from gradtail.experiments.hessian_language import Language, correlation
 from gradtail.experiments.hessian_published import audit, published
 from gradtail.experiments.hessian_rows import Checkpoint, Item, Net, Row, Settings, left_out, rows
@@ -26,8 +26,8 @@ from gradtail.experiments.hessian_sweeps import LANGUAGE
 from gradtail.experiments.hessian_table import groups, table
 from gradtail.experiments.studies import (
     INTERRUPTED,
-    RESULTS,
     BadOption,
+    duration,
     images_of,
     machine,
     make_folder,
@@ -105,23 +105,9 @@ class _Study:
         BadOption
             It is of others, or something else.
         """
-        file = self._settings.out / RESULTS
-        if not file.exists():
+        data = read_results(self._settings.out, SCHEMA, self._identity)
+        if data is None:
             return
-        try:
-            data = json.loads(file.read_text(encoding="utf-8"))
-            known = data["schema"] == SCHEMA
-        except (OSError, ValueError, KeyError, TypeError):
-            known = False
-        if not known:
-            raise BadOption(f"out: expected a new folder or one of this study, got other results in {file}")
-        for name, value in self._identity.items():
-            there = data["identity"].get(name)
-            if there != value:
-                raise BadOption(
-                    f"out: expected a new folder or one of the same settings, got {self._settings.out} with "
-                    f"{name} {there} and not {value}"
-                )
         self.cases = {case["key"]: case for case in data["cases"]}
         wanted = {(row["sweep"], row["setting"], row["seed"]) for row in self._rows}
         earlier = [row for row in data["rows"] if (row["sweep"], row["setting"], row["seed"]) not in wanted]
@@ -131,29 +117,19 @@ class _Study:
 
     def run(self, interrupts: Interrupts, progress: bool | None) -> None:
         """Go through all that is not done, and write after each."""
-        missing = {key: item for key, item in self._items.items() if key not in self.cases}
         for line in self._left_out:
             print(line, file=sys.stderr)
-        if len(missing) < len(self._items):
-            done = len(self._items) - len(missing)
-            print(f"{done} of {len(self._items)} cases are done already.", file=sys.stderr)
-        if missing:
-            seconds = estimate(list(missing.values()), self._settings, self._images, self._language)
-            self._announce(missing, seconds)
+        left = missing(self._items, self.cases)
+        if left:
+            seconds = estimate(list(left.values()), self._settings, self._images, self._language)
+            self._announce(left, seconds)
         self.write()
-        began = time.perf_counter()
-        for i, (key, item) in enumerate(missing.items()):
-            if interrupts.stopped:
-                return
-            print(f"{i + 1}/{len(missing)}: {key}", file=sys.stderr, flush=True)
+
+        def examined(key: str, item: Item) -> dict[str, Any] | None:
             found = self._examine(item, interrupts, progress)
-            if found is None:
-                return
-            self.cases[key] = {"key": key, **asdict(item), **found}
-            self.write()
-            left = (time.perf_counter() - began) / (i + 1) * (len(missing) - i - 1)
-            if i + 1 < len(missing):
-                print(f"{duration(left)} left", file=sys.stderr, flush=True)
+            return None if found is None else {**asdict(item), **found}
+
+        go_through(left, self.cases, examined, self.write, interrupts)
 
     def write(self) -> dict[str, Any]:
         """Write the numbers of the cases done so far, so that none is lost."""
@@ -179,13 +155,13 @@ class _Study:
         assert self._language is not None
         return self._language.examine(item, interrupts, progress)
 
-    def _announce(self, missing: dict[str, Item], seconds: float) -> None:
+    def _announce(self, left: dict[str, Item], seconds: float) -> None:
         sweeps = ", ".join(self._settings.sweeps) or "random and trained networks"
-        nets = any(isinstance(item, Net) for item in missing.values())
+        nets = any(isinstance(item, Net) for item in left.values())
         top, samples = self._settings.top(self._images), self._settings.samples
         of_nets = f", of networks {top} eigenvalues over {samples} examples each" if nets else ""
         print(
-            f"{duration(seconds).capitalize()}: {len(missing)} cases of {sweeps}{of_nets}. Ctrl-C keeps what "
+            f"{duration(seconds).capitalize()}: {len(left)} cases of {sweeps}{of_nets}. Ctrl-C keeps what "
             "is done, and the same command goes on from there.",
             file=sys.stderr, flush=True,
         )  # fmt: skip
@@ -216,12 +192,9 @@ class _Study:
 
 def _identity(settings: Settings, images: Images, config: GPTConfig) -> dict[str, Any]:
     """Return what the numbers of a case depend on."""
-    checksum = 0
-    for part in (*images.train, *images.test):
-        checksum = zlib.crc32(part.numpy().tobytes(), checksum)
     kept = {name: value for name, value in asdict(settings).items() if name not in _FREE}
     return {
-        "data": images.name, "checksum": checksum, **kept, "eigenvalues": settings.top(images),
+        "data": images.name, "checksum": checksum(images), **kept, "eigenvalues": settings.top(images),
         "epochs": settings.epochs_of(images),
         "language model": asdict(config),
     }  # fmt: skip

@@ -92,6 +92,21 @@ def power_law(law: RankPowerLaw) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def duration(seconds: float) -> str:
+    """Say how long something takes.
+
+    Examples
+    --------
+    >>> duration(20), duration(100), duration(1500), duration(9000)
+    ('less than a minute', 'about 2 minutes', 'about 25 minutes', 'about 2.5 hours')
+    """
+    if seconds < 45:
+        return "less than a minute"
+    if seconds < 90:
+        return "about a minute"
+    return f"about {seconds / 60:.0f} minutes" if seconds < 5400 else f"about {seconds / 3600:.1f} hours"
+
+
 def mean(values: Iterable[float]) -> float:
     """Return the mean of what is known; NaN where nothing is."""
     known = [value for value in values if value == value]
