@@ -1,5 +1,6 @@
 """What stochastic gradients look like, in one streaming pass over a training run."""
 
+from gradtail import theory
 from gradtail.build import __version__, build_info, set_num_threads
 from gradtail.estimators import (
     clip_rate,
@@ -33,4 +34,5 @@ __all__ = [
     "spectrum",
     "suggest_clip",
     "summarize",
+    "theory",
 ]
