@@ -1,0 +1,208 @@
+"""Signs in a flat array that its values are no independent ones of a single symmetric stable law."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gradtail.estimators.stable.blocks import BlockCurve
+from gradtail.estimators.stable.result import Control, StableEstimate
+from gradtail.states.magnitudes import FloatArray
+
+CERTAIN = 4.0
+"""Standard errors from which on a sign counts: once in 16,000 times by chance."""
+
+ZEROS_WORTH_A_WORD = 1e-3
+_PVALUE = 2e-4
+_LAGS = (1, 2, 3)
+_SERIAL = 0.01  # correlation of signs, below which alpha hardly moves
+_SCALES = 0.02  # variance of log scale along the array
+_SPIKE = 0.01
+_APART = 0.02  # of alpha, between estimators
+_EXPLAINED = 0.015  # of 1 / alpha
+_SPREADS = 0.15
+
+Sign = tuple[str, str]
+"""A finding in a word, or none, and the warning."""
+
+
+def zeros_sign(zeros: int, of: int, kept: Control | None) -> list[Sign]:
+    """Say that there were zeros, and what they would do."""
+    if not zeros > ZEROS_WORTH_A_WORD * of:
+        return []
+    share = f"zeros are {100 * zeros / of:.3g} % of the values and are left out"
+    if kept is None or math.isnan(kept.alpha):
+        return [("zeros", share)]
+    return [("zeros", f"{share}; kept, with epsilon in each logarithm, they alone make alpha {kept.alpha:.3g}")]
+
+
+def sides_sign(x: FloatArray) -> list[Sign]:
+    """Test by the signs whether values lie around 0: what heavy tails cannot disturb."""
+    above = int(np.count_nonzero(x > 0)) / x.size
+    z = abs(2 * above - 1) * math.sqrt(x.size)
+    if z < CERTAIN:
+        return []
+    return [
+        (
+            "mean",
+            f"{100 * above:.3g} % of the values are positive: they have a mean or are skew, which sums of blocks "
+            "take for a small alpha; centre=True takes the mean off",
+        )
+    ]
+
+
+def serial_sign(x: FloatArray) -> list[Sign]:
+    """Test by products of signs whether neighbours depend on each other."""
+    sign = np.sign(x - np.median(x))
+    for lag in _LAGS:
+        r = float((sign[lag:] * sign[:-lag]).mean())
+        if abs(r) > max(_SERIAL, CERTAIN / math.sqrt(x.size - lag)):
+            way = "small" if r > 0 else "large"
+            return [
+                (
+                    "dependence",
+                    f"neighbours depend on each other (signs {lag} apart correlate by {r:+.3f}), which makes "
+                    f"alpha too {way}; the error supposes independence",
+                )
+            ]
+    return []
+
+
+def scales_sign(x: FloatArray, shortest: int = 16) -> list[Sign]:
+    """Test whether scale varies along the array, by means of log magnitudes over runs of it."""
+    logs = np.log(np.abs(x))
+    away = logs - logs.mean()
+    variance = float((away @ away) / x.size)
+    if variance <= 0:
+        return []
+    excess = float(np.mean(away**4)) / variance**2 - 3
+    for run in shortest * 16 ** np.arange(5):
+        m = x.size // int(run)
+        if m < 16:
+            break
+        between = float(away[: m * run].reshape(m, run).mean(axis=1).var()) * m / (m - 1)
+        scale = between - variance / run
+        chance = variance / run * math.sqrt(2 / (m - 1) + max(excess, 0.0) / (run * m))
+        if scale > max(_SCALES, CERTAIN * chance):
+            return [
+                (
+                    "scale mixture",
+                    f"scale mixture: from run to run of {run} values the scale moves by a factor of "
+                    f"{math.exp(math.sqrt(scale)):.3g} (one standard deviation), and values of mixed scales "
+                    "read as a smaller alpha than any of them has",
+                )
+            ]
+    return []
+
+
+def spike_sign(x: FloatArray) -> list[Sign]:
+    """Look for a value that too many share."""
+    some = x[: 1 << 17]
+    values, counts = np.unique(some, return_counts=True)
+    top = int(counts.argmax())
+    if counts[top] <= max(_SPIKE * some.size, 3):
+        return []
+    return [
+        ("ties", f"ties: {100 * counts[top] / some.size:.3g} % of the values are {values[top]:.4g}, {values.size} distinct")
+    ]
+
+
+def curve_sign(curve: BlockCurve | None) -> list[Sign]:
+    """Say that alpha moves with the size of blocks."""
+    if curve is None or curve.pvalue > _PVALUE:
+        return []
+    first, last = (1 / s if s > 0 else math.inf for s in curve.steps[[0, -1]].tolist())
+    return [
+        (
+            "not stable",
+            f"sums grow by alpha {first:.3g} up to blocks of {curve.k1[0]} and by {last:.3g} from {curve.k1[-2]} "
+            f"to {curve.k1[-1]} (straight line: p = {curve.pvalue:.1g}): no stable law, but for instance a scale "
+            "mixture of values with lighter tails, a law of finite variance, or dependence",
+        )
+    ]
+
+
+def rivals_sign(found: StableEstimate, rivals: Mapping[str, Control]) -> list[Sign]:
+    """Say that other estimators disagree."""
+    names = {"quantiles": "quantiles", "characteristic": "the characteristic function"}
+    error = max(found.stderr, found.observed_stderr) if found.freedom else found.stderr
+    apart = [
+        f"{names[name]} {rival.alpha:.3g} +- {rival.stderr:.2g}"
+        for name, rival in rivals.items()
+        if abs(rival.alpha - found.alpha) > max(CERTAIN * math.hypot(error, rival.stderr), _APART)
+    ]
+    if not apart:
+        return []
+    return [
+        (
+            "not stable",
+            f"estimators disagree: sums of blocks say {found.alpha:.3g} +- {found.stderr:.2g}, {', '.join(apart)}: "
+            "no single stable law, but for instance a scale mixture or a law of finite variance",
+        )
+    ]
+
+
+def spread_sign(found: StableEstimate) -> list[Sign]:
+    """Say that blocks differ by more, or less, than the law and independence allow."""
+    if found.freedom < 30 or not (found.inverse_stderr > 0 and found.observed_inverse_stderr > 0):
+        return []
+    ratio = found.observed_inverse_stderr / found.inverse_stderr
+    chance = CERTAIN * 0.5 * math.sqrt(7 / found.freedom)  # log |Y| has a kurtosis of 7 for a normal Y, 5 heavy
+    if abs(math.log(ratio)) < chance + _SPREADS:
+        return []
+    return [
+        (
+            "",
+            f"the spread between blocks makes the error {found.observed_stderr:.2g}, not the {found.stderr:.2g} of "
+            "independent stable values; the interval takes the larger",
+        )
+    ]
+
+
+def mixture_sign(found: StableEstimate, controls: Mapping[str, Control]) -> list[Sign]:
+    """Say how much of the distance from 2 the scales of the coordinates explain."""
+    own = controls.get("standardised")
+    if own is None or not (own.alpha > 0):
+        return []
+    moved = found.inverse - 1 / own.alpha
+    error = math.hypot(max(found.inverse_stderr, found.observed_inverse_stderr), own.stderr / own.alpha**2)
+    if not moved > max(3 * error, _EXPLAINED):
+        return []
+    whole = found.inverse - 0.5
+    share = min(moved / whole, 1.0) if whole > 0 else 1.0
+    same = controls.get("gaussian_typical") or controls.get("gaussian")
+    beside = f", and normal values of the same sizes give {same.alpha:.3g}" if same else ""
+    return [
+        (
+            "scale mixture",
+            f"scale mixture: standardised by coordinate alpha is {own.alpha:.3g} in the place of "
+            f"{found.alpha:.3g}{beside}: mixed scales explain {100 * share:.0f} % of the distance from 2",
+        )
+    ]
+
+
+@dataclass(frozen=True)
+class Looked:
+    """Findings in a word each, without repeats, and warnings."""
+
+    findings: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def gathered(signs: list[Sign]) -> Looked:
+    """Join signs."""
+    words = dict.fromkeys(word for word, _ in signs if word)
+    return Looked(tuple(words), tuple(text for _, text in signs))
+
+
+def array_signs(x: npt.NDArray[np.floating], curve: BlockCurve | None) -> list[Sign]:
+    """Look at a flat array of nonzero values."""
+    own = x.astype(np.float64, copy=False)
+    serial = serial_sign(own)
+    # Neighbours that depend on each other have sizes that do: runs must be long beside that memory.
+    scales = scales_sign(own, 256 if serial else 16)
+    return [*sides_sign(own), *serial, *scales, *spike_sign(own), *curve_sign(curve)]
