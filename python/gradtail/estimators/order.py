@@ -285,5 +285,7 @@ def as_reals(values: object, name: str, others: str = "a") -> npt.NDArray[np.flo
         x = x.astype(np.float32)
     if x.dtype.kind not in "fiu":
         what = f"dtype {x.dtype}" if isinstance(values, np.ndarray) else type(values).__name__
-        raise TypeError(f"{name}: expected {'an' if others == 'a' else others} array of real numbers, got {what}")
+        raise TypeError(
+            f"{name}: expected {'an' if others == 'a' else others} array of real numbers, got {what}"
+        )
     return x if x.dtype.kind == "f" else x.astype(np.float64)

@@ -56,7 +56,9 @@ class BlockSums:
 
 def sizes(x: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
     """Return magnitudes, or norms of rows, without squares that overflow or vanish."""
-    return np.abs(x) if x.ndim == 1 else np.asarray(np.hypot.reduce(x.astype(np.float64), axis=1))
+    if x.ndim == 1:
+        return np.asarray(np.abs(x))
+    return np.asarray(np.abs(np.hypot.reduce(x.astype(np.float64), axis=1)))  # of one component it may be < 0
 
 
 def block_sums(x: npt.NDArray[np.floating], k1: int, floor: float = 0.0) -> BlockSums:

@@ -26,6 +26,8 @@ from gradtail.estimators.stable.signs import (
 
 Reals = npt.NDArray[np.floating]
 
+_LARGE, _SMALLER = 2.0**950, 2.0**-100
+
 FEWEST = 100
 """Values that an index is estimated from."""
 
@@ -126,14 +128,17 @@ def stable_index(
         scales = None if scales is None else scales[finite]
     if centre and values.size:
         values = values - values.mean(axis=0, dtype=np.float64)
-    there = values != 0 if values.ndim == 1 else values.any(axis=1)
+    there = np.asarray(values != 0 if values.ndim == 1 else values.any(axis=1))
     zeros = values.shape[0] - int(np.count_nonzero(there))
     nonzero = values[there] if zeros else values
     what = "vectors" if vectors else "values"
     if nonzero.shape[0] < FEWEST:
         raise ValueError(
-            f"x: expected at least {FEWEST} {what} that are neither zero nor non-finite, got {nonzero.shape[0]}"
+            f"x: expected at least {FEWEST} {what} that are neither zero nor non-finite, "
+            f"got {nonzero.shape[0]}"
         )
+    if nonzero.size and float(np.abs(nonzero).max()) > _LARGE:
+        nonzero = nonzero * _SMALLER  # or sums would overflow
     k1 = block_size(block, nonzero.shape[0])
     found = estimate(nonzero, k1, kind)
     found = replace(found, n=values.shape[0], zeros=zeros, nonfinite=nonfinite)
@@ -150,9 +155,7 @@ def stable_index(
         if not vectors:
             some = thinned(nonzero)
             controls["quantiles"], size = by_quantiles(some)
-            controls["characteristic"] = by_characteristic_function(
-                some, controls["quantiles"].alpha, size
-            )
+            controls["characteristic"] = by_characteristic_function(some, controls["quantiles"].alpha, size)
             rivals = {name: controls[name] for name in ("quantiles", "characteristic")}
             signs += rivals_sign(found, rivals)
             signs += spread_sign(found)
@@ -160,9 +163,8 @@ def stable_index(
         controls |= _by_scale(values, there, scales, k1, seed)
         signs += mixture_sign(found, controls)
     looked = gathered(signs)
-    return replace(
-        found, controls=controls, curve=curve, findings=looked.findings, warnings=looked.warnings
-    )
+    warnings = (*looked.warnings, *found.warnings)
+    return replace(found, controls=controls, curve=curve, findings=looked.findings, warnings=warnings)
 
 
 def block_size(block: object, n: int) -> int:
@@ -193,7 +195,7 @@ def estimate(x: Reals, k1: int, kind: Kind = "values") -> StableEstimate:
 def with_zeros(values: Reals, block: int | None = None) -> Control:
     """Return the published number: zeros in their places, and machine epsilon in each logarithm."""
     k1 = math.isqrt(values.shape[0]) if block is None else block
-    found = block_sums(values, k1, FLOOR).index()
+    found = block_sums(values, k1, FLOOR).index(1 if values.ndim == 1 else values.shape[1])
     return Control(found.alpha, found.stderr, values.shape[0], "zeros kept, epsilon in each logarithm")
 
 

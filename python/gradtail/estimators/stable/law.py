@@ -1,4 +1,4 @@
-"""The symmetric stable law itself: distribution and density by quadrature, and what quantiles say of alpha."""
+"""The symmetric stable law: distribution and density by quadrature, and what quantiles say of alpha."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ def distribution(x: float, alpha: float) -> tuple[float, float]:
     if alpha == 1:
         return 0.5 + math.atan(x) / math.pi, 1 / (math.pi * (1 + x * x))
     power = alpha / (alpha - 1)
-    ends = np.concatenate([[0.0], np.geomspace(1e-12, 0.5, 400), 1 - np.geomspace(0.5, 1e-12, 400)[1:], [1.0]])
+    ends = np.concatenate(
+        [[0.0], np.geomspace(1e-12, 0.5, 400), 1 - np.geomspace(0.5, 1e-12, 400)[1:], [1.0]]
+    )
 
     def height(share: FloatArray) -> FloatArray:
         t = share * (math.pi / 2)
@@ -85,8 +87,7 @@ def table() -> QuantileTable:
     ``log_ratio`` is that of (q95 - q05) / (q75 - q25), and ``relative_variance`` n times the variance of
     its estimate from the quantiles of n values, of covariance p (1 - q) / (n f(p) f(q)) for p <= q.
     """
-    alphas = np.arange(round(LEAST / _STEP), round(MOST / _STEP) + 1) * _STEP
-    alphas = np.where(np.abs(alphas - 1) < 1e-9, 1.0, alphas)
+    alphas = np.array([round(i * _STEP, 9) for i in range(round(LEAST / _STEP), round(MOST / _STEP) + 1)])
     rows = []
     inner, outer = 0.9538725, 2.3261743  # of the normal law with alpha = 2
     for alpha in alphas[::-1].tolist():
@@ -98,7 +99,7 @@ def table() -> QuantileTable:
         cov /= np.outer(density, density)
         gradient = np.array([-1 / outer, 1 / inner, -1 / inner, 1 / outer]) / 2
         rows.append((inner, math.log(outer / inner), float(gradient @ cov @ gradient)))
-    columns = np.array(rows[::-1]).T
+    columns = np.array(rows[::-1], np.float64).T
     quartile, log_ratio, variance = (CubicSpline(alphas, column) for column in columns)
     return QuantileTable(quartile, log_ratio, variance, alphas, columns[1])
 

@@ -1,5 +1,4 @@
-"""Two other estimators of the stable index, to hold against that of block sums: quantiles and the
-empirical characteristic function."""
+"""Two other estimators of the stable index: by quantiles and by the empirical characteristic function."""
 
 from __future__ import annotations
 
@@ -85,7 +84,7 @@ def by_characteristic_function(x: FloatArray, alpha: float, scale: float) -> Con
     for i, u in enumerate(_POINTS.tolist()):
         angle = u * standard
         square[i] = np.cos(angle).mean() ** 2 + np.sin(angle).mean() ** 2
-    if not (0 < square.min() and square.max() < 1):
+    if not (square.min() > 0 and square.max() < 1):
         return Control(math.nan, math.nan, x.size, name)
     y = np.log(-np.log(square))
     found = float(away @ y)

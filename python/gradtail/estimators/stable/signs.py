@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import special
 
 from gradtail.estimators.stable.blocks import BlockCurve
 from gradtail.estimators.stable.result import Control, StableEstimate
@@ -37,7 +38,9 @@ def zeros_sign(zeros: int, of: int, kept: Control | None) -> list[Sign]:
     share = f"zeros are {100 * zeros / of:.3g} % of the values and are left out"
     if kept is None or math.isnan(kept.alpha):
         return [("zeros", share)]
-    return [("zeros", f"{share}; kept, with epsilon in each logarithm, they alone make alpha {kept.alpha:.3g}")]
+    return [
+        ("zeros", f"{share}; kept, with epsilon in each logarithm, they alone make alpha {kept.alpha:.3g}")
+    ]
 
 
 def sides_sign(x: FloatArray) -> list[Sign]:
@@ -49,8 +52,8 @@ def sides_sign(x: FloatArray) -> list[Sign]:
     return [
         (
             "mean",
-            f"{100 * above:.3g} % of the values are positive: they have a mean or are skew, which sums of blocks "
-            "take for a small alpha; centre=True takes the mean off",
+            f"{100 * above:.3g} % of the values are positive: they have a mean or are skew, which sums of "
+            "blocks take for a small alpha; centre=True takes the mean off",
         )
     ]
 
@@ -107,7 +110,11 @@ def spike_sign(x: FloatArray) -> list[Sign]:
     if counts[top] <= max(_SPIKE * some.size, 3):
         return []
     return [
-        ("ties", f"ties: {100 * counts[top] / some.size:.3g} % of the values are {values[top]:.4g}, {values.size} distinct")
+        (
+            "ties",
+            f"ties: {100 * counts[top] / some.size:.3g} % of the values are {values[top]:.4g}, "
+            f"{values.size} distinct",
+        )
     ]
 
 
@@ -119,9 +126,9 @@ def curve_sign(curve: BlockCurve | None) -> list[Sign]:
     return [
         (
             "not stable",
-            f"sums grow by alpha {first:.3g} up to blocks of {curve.k1[0]} and by {last:.3g} from {curve.k1[-2]} "
-            f"to {curve.k1[-1]} (straight line: p = {curve.pvalue:.1g}): no stable law, but for instance a scale "
-            "mixture of values with lighter tails, a law of finite variance, or dependence",
+            f"sums grow by alpha {first:.3g} up to blocks of {curve.k1[0]} and by {last:.3g} from blocks of "
+            f"{curve.k1[-2]} to {curve.k1[-1]} (p = {curve.pvalue:.1g} for one alpha): no stable law, but for "
+            "instance a scale mixture of values with lighter tails, a law of finite variance, or dependence",
         )
     ]
 
@@ -140,8 +147,8 @@ def rivals_sign(found: StableEstimate, rivals: Mapping[str, Control]) -> list[Si
     return [
         (
             "not stable",
-            f"estimators disagree: sums of blocks say {found.alpha:.3g} +- {found.stderr:.2g}, {', '.join(apart)}: "
-            "no single stable law, but for instance a scale mixture or a law of finite variance",
+            f"estimators disagree: sums of blocks say {found.alpha:.3g} +- {found.stderr:.2g}, "
+            f"{', '.join(apart)}: no single stable law, but for instance a scale mixture or a law of finite variance",
         )
     ]
 
@@ -151,14 +158,15 @@ def spread_sign(found: StableEstimate) -> list[Sign]:
     if found.freedom < 30 or not (found.inverse_stderr > 0 and found.observed_inverse_stderr > 0):
         return []
     ratio = found.observed_inverse_stderr / found.inverse_stderr
-    chance = CERTAIN * 0.5 * math.sqrt(7 / found.freedom)  # log |Y| has a kurtosis of 7 for a normal Y, 5 heavy
+    # The kurtosis of log |Y| is 7 for a normal Y, and less for others.
+    chance = CERTAIN * 0.5 * math.sqrt(7 / found.freedom)
     if abs(math.log(ratio)) < chance + _SPREADS:
         return []
     return [
         (
             "",
-            f"the spread between blocks makes the error {found.observed_stderr:.2g}, not the {found.stderr:.2g} of "
-            "independent stable values; the interval takes the larger",
+            f"by the spread of what was summed the error is {found.observed_stderr:.2g}, not the "
+            f"{found.stderr:.2g} of independent stable values; the interval takes the larger",
         )
     ]
 
@@ -166,7 +174,7 @@ def spread_sign(found: StableEstimate) -> list[Sign]:
 def mixture_sign(found: StableEstimate, controls: Mapping[str, Control]) -> list[Sign]:
     """Say how much of the distance from 2 the scales of the coordinates explain."""
     own = controls.get("standardised")
-    if own is None or not (own.alpha > 0):
+    if own is None or not math.isfinite(own.alpha):
         return []
     moved = found.inverse - 1 / own.alpha
     error = math.hypot(max(found.inverse_stderr, found.observed_inverse_stderr), own.stderr / own.alpha**2)
@@ -181,6 +189,41 @@ def mixture_sign(found: StableEstimate, controls: Mapping[str, Control]) -> list
             "scale mixture",
             f"scale mixture: standardised by coordinate alpha is {own.alpha:.3g} in the place of "
             f"{found.alpha:.3g}{beside}: mixed scales explain {100 * share:.0f} % of the distance from 2",
+        )
+    ]
+
+
+def order_sign(found: StableEstimate, shuffled: Control, paired: float) -> list[Sign]:
+    """Say that the order of the coordinates matters, which it does not where they are independent.
+
+    ``paired`` is the standard error of the difference in 1 / alpha.
+    """
+    moved = found.inverse - 1 / shuffled.alpha
+    error = paired if math.isfinite(paired) else 2 * found.inverse_stderr
+    if not abs(moved) > max(CERTAIN * error, _EXPLAINED):
+        return []
+    return [
+        (
+            "dependence",
+            f"neighbouring coordinates depend on each other: with coordinates in another order alpha is "
+            f"{shuffled.alpha:.3g} in the place of {found.alpha:.3g}",
+        )
+    ]
+
+
+def common_sign(sides: FloatArray) -> list[Sign]:
+    """Test whether the coordinates of a batch lean to one side together, whatever their order.
+
+    ``sides`` are sums of the signs of each row over its standard deviation, normal where independent.
+    """
+    total = float(sides @ sides)
+    if special.chdtrc(sides.size, total) > _PVALUE or total < 1.5 * sides.size:
+        return []
+    return [
+        (
+            "dependence",
+            "coordinates of one batch have a part in common (their signs agree more than independent ones "
+            "would), which sums of blocks take for a smaller alpha",
         )
     ]
 
