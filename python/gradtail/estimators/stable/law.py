@@ -17,7 +17,7 @@ LEAST, MOST = 0.5, 2.0
 
 _STEP = 0.05
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
-_HEIGHTS = np.array([-30.0, -12.0, -6.0, -3.0, -1.5, -0.5, 0.3, 1.0, 1.8, 2.6, 3.7])
+_HEIGHTS = np.array([-30.0, -22.0, -16.0, -11.0, -7.5, -5.0, -3.0, -1.5, -0.5, 0.3, 1.0, 1.8, 2.6, 3.7])
 """Between which exp(-exp(h)) is smooth enough for one panel of nodes."""
 
 

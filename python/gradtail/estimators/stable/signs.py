@@ -18,7 +18,7 @@ CERTAIN = 4.0
 """Standard errors from which on a sign counts: once in 16,000 times by chance."""
 
 ZEROS_WORTH_A_WORD = 1e-3
-_PVALUE = 2e-4
+_PVALUE = 2e-5
 _LAGS = (1, 2, 3)
 _SERIAL = 0.01  # correlation of signs, below which alpha hardly moves
 _SCALES = 0.02  # variance of log scale along the array
@@ -44,16 +44,29 @@ def zeros_sign(zeros: int, of: int, kept: Control | None) -> list[Sign]:
 
 
 def sides_sign(x: FloatArray) -> list[Sign]:
-    """Test by the signs whether values lie around 0: what heavy tails cannot disturb."""
-    above = int(np.count_nonzero(x > 0)) / x.size
-    z = abs(2 * above - 1) * math.sqrt(x.size)
-    if z < CERTAIN:
+    """Test by the signs of sums of blocks whether they lie around 0, and whether that moves alpha.
+
+    Of a normal Y the mean of log |Y + c| is about log(1 + c^2) / 2 above that of log |Y|, c in
+    standard deviations, which are 1.9 times exp of the mean log. A sample mean of heavy tails that was taken off leaves
+    a median, which is no more than the error.
+    """
+    k1 = math.isqrt(x.size)
+    k2 = x.size // k1
+    sums = x[: k1 * k2].reshape(k2, k1).sum(axis=1)
+    above = int(np.count_nonzero(sums > 0)) / k2
+    if abs(2 * above - 1) * math.sqrt(k2) < CERTAIN:
+        return []
+    with np.errstate(divide="ignore"):
+        logs = np.log(np.abs(sums))
+    size = math.exp(float(logs[np.isfinite(logs)].mean()))
+    off = float(np.median(sums)) / size / 1.9
+    if math.log1p(off * off) / 2 < math.sqrt(1.5 / k2):
         return []
     return [
         (
             "mean",
-            f"{100 * above:.3g} % of the values are positive: they have a mean or are skew, which sums of "
-            "blocks take for a small alpha; centre=True takes the mean off",
+            f"{100 * above:.3g} % of the sums of blocks are positive: the values have a mean or are skew, "
+            "which makes alpha too small; centre=True takes the mean off",
         )
     ]
 
@@ -127,8 +140,8 @@ def curve_sign(curve: BlockCurve | None) -> list[Sign]:
         (
             "not stable",
             f"sums grow by alpha {first:.3g} up to blocks of {curve.k1[0]} and by {last:.3g} from blocks of "
-            f"{curve.k1[-2]} to {curve.k1[-1]} (p = {curve.pvalue:.1g} for one alpha): no stable law, but for "
-            "instance a scale mixture of values with lighter tails, a law of finite variance, or dependence",
+            f"{curve.k1[-2]} to {curve.k1[-1]} (p = {curve.pvalue:.1g} for one alpha): no stable law, but "
+            "for instance a scale mixture of lighter-tailed values, a law of finite variance, or dependence",
         )
     ]
 
@@ -148,7 +161,8 @@ def rivals_sign(found: StableEstimate, rivals: Mapping[str, Control]) -> list[Si
         (
             "not stable",
             f"estimators disagree: sums of blocks say {found.alpha:.3g} +- {found.stderr:.2g}, "
-            f"{', '.join(apart)}: no single stable law, but for instance a scale mixture or a law of finite variance",
+            f"{', '.join(apart)}: no single stable law, but for instance a scale mixture or a law "
+            "of finite variance",
         )
     ]
 
@@ -171,42 +185,63 @@ def spread_sign(found: StableEstimate) -> list[Sign]:
     ]
 
 
-def mixture_sign(found: StableEstimate, controls: Mapping[str, Control]) -> list[Sign]:
-    """Say how much of the distance from 2 the scales of the coordinates explain."""
-    own = controls.get("standardised")
-    if own is None or not math.isfinite(own.alpha):
+def mixture_sign(
+    found: StableEstimate, controls: Mapping[str, Control], errors: Mapping[str, float]
+) -> list[Sign]:
+    """Say how much of the distance from 2 the scales of the coordinates explain.
+
+    In the order of the coordinates, or, where scales come in runs longer than blocks, in another one.
+    ``errors`` are standard errors of 1 / alpha of each control less that of the values it belongs to.
+    """
+    own, mixed, order = controls.get("standardised"), found.alpha, ""
+    if own is None:
         return []
-    moved = found.inverse - 1 / own.alpha
-    error = math.hypot(max(found.inverse_stderr, found.observed_inverse_stderr), own.stderr / own.alpha**2)
-    if not moved > max(3 * error, _EXPLAINED):
+    if not _moved(mixed, own, errors.get("standardised")) and "shuffled" in controls:
+        own, mixed, order = (
+            controls["standardised_shuffled"],
+            controls["shuffled"].alpha,
+            "in another order, ",
+        )
+        if not _moved(mixed, own, errors.get("standardised_shuffled")):
+            return []
+    elif not _moved(mixed, own, errors.get("standardised")):
         return []
-    whole = found.inverse - 0.5
+    moved, whole = 1 / mixed - 1 / own.alpha, 1 / mixed - 0.5
     share = min(moved / whole, 1.0) if whole > 0 else 1.0
     same = controls.get("gaussian_typical") or controls.get("gaussian")
-    beside = f", and normal values of the same sizes give {same.alpha:.3g}" if same else ""
+    beside = f", and normal values of the same sizes give {same.alpha:.3g}" if same and not order else ""
     return [
         (
             "scale mixture",
-            f"scale mixture: standardised by coordinate alpha is {own.alpha:.3g} in the place of "
-            f"{found.alpha:.3g}{beside}: mixed scales explain {100 * share:.0f} % of the distance from 2",
+            f"scale mixture: {order}standardised by coordinate alpha is {own.alpha:.3g} in the place of "
+            f"{mixed:.3g}{beside}: mixed scales explain {100 * share:.0f} % of the distance from 2",
         )
     ]
 
 
-def order_sign(found: StableEstimate, shuffled: Control, paired: float) -> list[Sign]:
+def _moved(mixed: float, own: Control, error: float | None) -> bool:
+    """Whether a control has a larger alpha for sure."""
+    if not (math.isfinite(own.alpha) and math.isfinite(mixed)):
+        return False
+    if error is None or not math.isfinite(error):
+        error = 2 * own.stderr / own.alpha**2
+    return 1 / mixed - 1 / own.alpha > max(CERTAIN * error, _EXPLAINED)
+
+
+def order_sign(before: Control, after: Control, paired: float) -> list[Sign]:
     """Say that the order of the coordinates matters, which it does not where they are independent.
 
     ``paired`` is the standard error of the difference in 1 / alpha.
     """
-    moved = found.inverse - 1 / shuffled.alpha
-    error = paired if math.isfinite(paired) else 2 * found.inverse_stderr
+    moved = 1 / before.alpha - 1 / after.alpha
+    error = paired if math.isfinite(paired) else 2 * before.stderr / before.alpha**2
     if not abs(moved) > max(CERTAIN * error, _EXPLAINED):
         return []
     return [
         (
             "dependence",
-            f"neighbouring coordinates depend on each other: with coordinates in another order alpha is "
-            f"{shuffled.alpha:.3g} in the place of {found.alpha:.3g}",
+            f"neighbouring coordinates depend on each other: in another order alpha is {after.alpha:.3g} in "
+            f"the place of {before.alpha:.3g} ({after.what})",
         )
     ]
 
