@@ -81,9 +81,11 @@ def by_characteristic_function(x: FloatArray, alpha: float, scale: float) -> Con
     square = np.empty(_POINTS.size)
     centre = float(np.median(x))
     standard = (x - centre) / scale
-    for i, u in enumerate(_POINTS.tolist()):
-        angle = u * standard
-        square[i] = np.cos(angle).mean() ** 2 + np.sin(angle).mean() ** 2
+    step = np.exp(1j * _POINTS[0] * standard)
+    power = np.ones_like(step)
+    for i in range(_POINTS.size):
+        power *= step
+        square[i] = abs(power.mean()) ** 2
     if not (square.min() > 0 and square.max() < 1):
         return Control(math.nan, math.nan, x.size, name)
     y = np.log(-np.log(square))

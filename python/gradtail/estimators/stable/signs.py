@@ -22,7 +22,9 @@ _PVALUE = 2e-5
 _LAGS = (1, 2, 3)
 _SERIAL = 0.01  # correlation of signs, below which alpha hardly moves
 _SCALES = 0.02  # variance of log scale along the array
+_FEWEST_RUNS = 16
 _SPIKE = 0.01
+_ENOUGH = 1 << 20  # values, for their median
 _APART = 0.02  # of alpha, between estimators
 _EXPLAINED = 0.015  # of 1 / alpha
 _SPREADS = 0.15
@@ -47,8 +49,8 @@ def sides_sign(x: FloatArray) -> list[Sign]:
     """Test by the signs of sums of blocks whether they lie around 0, and whether that moves alpha.
 
     Of a normal Y the mean of log |Y + c| is about log(1 + c^2) / 2 above that of log |Y|, c in
-    standard deviations, which are 1.9 times exp of the mean log. A sample mean of heavy tails that was taken off leaves
-    a median, which is no more than the error.
+    standard deviations, which are 1.9 times exp of the mean log. A sample mean of heavy tails that was
+    taken off leaves a median, which is no more than the error.
     """
     k1 = math.isqrt(x.size)
     k2 = x.size // k1
@@ -73,9 +75,11 @@ def sides_sign(x: FloatArray) -> list[Sign]:
 
 def serial_sign(x: FloatArray) -> list[Sign]:
     """Test by products of signs whether neighbours depend on each other."""
-    sign = np.sign(x - np.median(x))
+    above = x > np.median(x[:: -(-x.size // _ENOUGH)])
+    level = 2 * int(np.count_nonzero(above)) / x.size - 1
     for lag in _LAGS:
-        r = float((sign[lag:] * sign[:-lag]).mean())
+        unlike = int(np.count_nonzero(above[lag:] ^ above[:-lag]))
+        r = 1 - 2 * unlike / (x.size - lag) - level * level
         if abs(r) > max(_SERIAL, CERTAIN / math.sqrt(x.size - lag)):
             way = "small" if r > 0 else "large"
             return [
@@ -90,17 +94,20 @@ def serial_sign(x: FloatArray) -> list[Sign]:
 
 def scales_sign(x: FloatArray, shortest: int = 16) -> list[Sign]:
     """Test whether scale varies along the array, by means of log magnitudes over runs of it."""
-    logs = np.log(np.abs(x))
-    away = logs - logs.mean()
-    variance = float((away @ away) / x.size)
+    means = np.abs(x)
+    np.log(means, out=means)
+    means -= means.mean()
+    squares = means * means
+    variance = float(squares.sum()) / x.size
     if variance <= 0:
         return []
-    excess = float(np.mean(away**4)) / variance**2 - 3
-    for run in shortest * 16 ** np.arange(5):
-        m = x.size // int(run)
-        if m < 16:
-            break
-        between = float(away[: m * run].reshape(m, run).mean(axis=1).var()) * m / (m - 1)
+    excess = float(squares @ squares) / x.size / variance**2 - 3
+    run, longer = 1, shortest
+    while x.size // (run * longer) >= _FEWEST_RUNS:
+        m = means.size // longer
+        means = means[: m * longer].reshape(m, longer).mean(axis=1)
+        run, longer = run * longer, 16
+        between = float(means.var()) * m / (m - 1)
         scale = between - variance / run
         chance = variance / run * math.sqrt(2 / (m - 1) + max(excess, 0.0) / (run * m))
         if scale > max(_SCALES, CERTAIN * chance):
