@@ -12,6 +12,9 @@ from gradtail.estimators import (
     powerlaw,
     quantile_blocks,
     spectrum,
+    stable_index,
+    stable_index_iterates,
+    stable_index_noise,
     suggest_clip,
 )
 from gradtail.states.summary import Summary, summarize
@@ -32,6 +35,9 @@ __all__ = [
     "quantile_blocks",
     "set_num_threads",
     "spectrum",
+    "stable_index",
+    "stable_index_iterates",
+    "stable_index_noise",
     "suggest_clip",
     "summarize",
     "theory",

@@ -5,6 +5,13 @@ from gradtail.estimators.clip import ClipRate, ClipSuggestion, clip_rate, sugges
 from gradtail.estimators.estimate import HillCurve, Slide, TailEstimate
 from gradtail.estimators.quantile import QuantileEstimate, quantile_blocks
 from gradtail.estimators.spectrum import CovarianceSpectrum, covariance_spectrum
+from gradtail.estimators.stable import (
+    IterateIndex,
+    StableEstimate,
+    stable_index,
+    stable_index_iterates,
+    stable_index_noise,
+)
 from gradtail.estimators.tail import hill, hill_curve
 
 __all__ = [
@@ -12,8 +19,10 @@ __all__ = [
     "ClipSuggestion",
     "CovarianceSpectrum",
     "HillCurve",
+    "IterateIndex",
     "QuantileEstimate",
     "Slide",
+    "StableEstimate",
     "TailEstimate",
     "clip_rate",
     "covariance_spectrum",
@@ -22,5 +31,8 @@ __all__ = [
     "hill_curve",
     "hill_curve_blocks",
     "quantile_blocks",
+    "stable_index",
+    "stable_index_iterates",
+    "stable_index_noise",
     "suggest_clip",
 ]

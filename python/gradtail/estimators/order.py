@@ -259,22 +259,33 @@ def as_source(source: object) -> Source:
     """Return a Summary or Magnitudes as it is, and anything else as a flat array of floats."""
     if isinstance(source, (Summary, Magnitudes)):
         return source
+    return as_reals(source, "source", "a Summary, Magnitudes or").reshape(-1)
+
+
+def as_reals(values: object, name: str, others: str = "a") -> npt.NDArray[np.floating[Any]]:
+    """Return an array of real numbers as one of floats in its own shape; of a torch tensor, its memory.
+
+    Raises
+    ------
+    TypeError, ValueError
+        No array of real numbers, or a tensor that is not dense on the CPU; ``others`` are named as well.
+    """
     torch: Any = sys.modules.get("torch")
-    if torch is not None and isinstance(source, torch.Tensor):
-        if source.device.type != "cpu" or source.layout != torch.strided:
-            kind = source.device.type if source.device.type != "cpu" else str(source.layout)
-            raise ValueError(f"source: expected a dense tensor on the CPU, got one on {kind}")
-        dense: Any = source.detach()
-        source = (dense.float() if dense.dtype == torch.bfloat16 else dense).numpy()
+    if torch is not None and isinstance(values, torch.Tensor):
+        if values.device.type != "cpu" or values.layout != torch.strided:
+            kind = values.device.type if values.device.type != "cpu" else str(values.layout)
+            raise ValueError(f"{name}: expected a dense tensor on the CPU, got one on {kind}")
+        dense: Any = values.detach()
+        values = (dense.float() if dense.dtype == torch.bfloat16 else dense).numpy()
     try:
-        x = np.asarray(source).reshape(-1)
+        x = np.asarray(values)
     except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"source: expected a Summary, Magnitudes or real array, got {source!r:.60}"
-        ) from error
+        raise TypeError(f"{name}: expected {others} real array, got {values!r:.60}") from error
     if x.dtype.name == "bfloat16":  # of ml_dtypes
         x = x.astype(np.float32)
     if x.dtype.kind not in "fiu":
-        what = f"dtype {x.dtype}" if isinstance(source, np.ndarray) else type(source).__name__
-        raise TypeError(f"source: expected a Summary, Magnitudes or array of real numbers, got {what}")
+        what = f"dtype {x.dtype}" if isinstance(values, np.ndarray) else type(values).__name__
+        raise TypeError(
+            f"{name}: expected {'an' if others == 'a' else others} array of real numbers, got {what}"
+        )
     return x if x.dtype.kind == "f" else x.astype(np.float64)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from gradtail.build import build_info
 from gradtail.estimators.structure import FEWEST_IN_TAIL, LEVEL, ColumnTests
+from gradtail.states.budget import format_bytes, parse_memory
 from gradtail.stream import GradientStream
 from gradtail.stream.settings import Settings
 from gradtail.torch.asked import checked_int
@@ -46,6 +47,7 @@ def collect_gradients(
     sampling: Sampling | None = None,
     centre: bool = True,
     exact: bool = False,
+    memory: str | int = "4GiB",
     params: Filter | None = None,
     top: int = 1000,
     layers: bool = True,
@@ -84,6 +86,8 @@ def collect_gradients(
     exact : bool
         Keep the gradients themselves too, for comparison on small models: 4 T n bytes, or 8 T n where a
         parameter is float64; twice that with noise.
+    memory : str or int
+        What ``exact`` may take, such as "4GiB".
     params : filter, optional
         Which parameters, as for :class:`Monitor`; those that require no gradient are left out.
     top : int
@@ -112,8 +116,8 @@ def collect_gradients(
     ------
     TypeError, ValueError
         Arguments that are none of these or do not go together, data too short for a batch or of fewer than
-        two batches, a loss that is no scalar or does not depend on the parameters, or a full-batch gradient
-        that is not finite.
+        two batches, a loss that is no scalar or does not depend on the parameters, a full-batch gradient
+        that is not finite, or more gradients to keep than ``memory`` has room for.
     KeyboardInterrupt
         Ctrl-C before the second batch; later it ends the collection early, and what was gathered is returned.
 
@@ -159,6 +163,8 @@ def collect_gradients(
     )  # fmt: skip
     source = batches_of(data, batches, batch_size, sampling, centre, seed)
     run = _Run(model, loss, named, source, exact=exact, top=top, layers=layers)
+    if exact:
+        run.check_room(parse_memory(memory), 2 if centre else 1)
     run.open(centre, sketch, tracks, coordinates, seed)
     began = time.perf_counter()
     with Frozen(model, mode, seed, data), torch.enable_grad(), Interrupts() as interrupts:
@@ -178,7 +184,7 @@ def collect_gradients(
         "dtype": sorted({str(p.dtype).removeprefix("torch.") for _, p in named}),
         "device": sorted({str(p.device) for _, p in named}), "top": top, "cutoff": "rank", "level": LEVEL,
         "sketch": run.sketch, "tracks": tracks, "coordinates": coordinates, "bits": BITS, "exact": exact,
-        "layers": layers, "seconds": time.perf_counter() - began,
+        "sizes": run.sizes, "layers": layers, "seconds": time.perf_counter() - began,
         "torch": torch.__version__, "numpy": np.__version__, "scipy": scipy.__version__,
         "gradtail": build_info()["version"], "backend": run.streams["gradient"].backend,
         "model": type(model).__name__, "loss": getattr(loss, "__name__", type(loss).__name__),
@@ -187,6 +193,7 @@ def collect_gradients(
     return GradientCollection(
         run.streams["gradient"], run.streams.get("noise"), run.full, run.done, interrupted, provenance,
         run.columns, {kind: matrix[: run.done] for kind, matrix in run.matrices.items()},
+        {name: p.numel() for name, p in named},
     )  # fmt: skip
 
 
@@ -244,6 +251,16 @@ class _Run:
                     (window, self.elements), np.float64 if self._dtype == torch.float64 else np.float32
                 )
 
+    def check_room(self, memory: int, kinds: int) -> None:
+        """Refuse to keep more gradients than there is room for, before any is taken."""
+        needed = kinds * self._source.count * self.elements * self._dtype.itemsize
+        if needed > memory:
+            raise ValueError(
+                f"memory: expected at least {format_bytes(needed)} for {self._source.count} gradients of "
+                f"{self.elements} elements{' and their noise' if kinds > 1 else ''} (exact=True), got "
+                f"{format_bytes(memory)}; fewer batches or params need less"
+            )
+
     def take_full(self, progress: Countdown, interrupts: Interrupts) -> None:
         """Take the full-batch gradient, in batches weighted by their sizes."""
         total = [torch.zeros_like(p, dtype=torch.float64) for p in self._parameters]
@@ -280,6 +297,13 @@ class _Run:
                     self._observe("noise", noise)
                 self.done += 1
                 progress.advance()
+
+    @property
+    def sizes(self) -> list[int]:
+        """Sizes of the batches that were taken, each once."""
+        if self._source.batch_size is not None:
+            return [self._source.batch_size]
+        return sorted({size for size, _ in self._seen[len(self._seen) - self.done :]})
 
     @property
     def is_whole(self) -> bool:

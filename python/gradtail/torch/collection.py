@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gradtail.estimators.normality import NormalityTests
 from gradtail.estimators.spectrum import CovarianceSpectrum, covariance_spectrum
+from gradtail.estimators.stable import StableEstimate, stable_index_noise
 from gradtail.estimators.structure import (
     FEWEST_IN_TAIL,
     ColumnTests,
@@ -57,6 +58,7 @@ class GradientCollection:
     provenance: dict[str, Any]
     _columns: Mapping[tuple[Kind, str | None], ColumnTests] = field(default_factory=dict)
     _matrices: Mapping[Kind, npt.NDArray[np.floating]] = field(default_factory=dict)
+    _elements: Mapping[str, int] = field(default_factory=dict)
 
     def stream(self, kind: Kind = "gradient") -> GradientStream:
         """Return the stream of gradients or of noise.
@@ -234,6 +236,44 @@ class GradientCollection:
         if kind not in self._matrices:
             raise ValueError("kind: expected gradients collected with exact=True, got a stream alone")
         return self._matrices[kind]
+
+    def stable_index(
+        self, kind: Kind = "noise", *, block: int | None = None, layers: bool = True, seed: int = 0
+    ) -> StableEstimate:
+        """Estimate the stable index over all coordinates, with its controls.
+
+        Parameters
+        ----------
+        kind : {"noise", "gradient"}
+            Called noise alpha, or gradient alpha.
+        block : int, optional
+            Consecutive parameters of one batch in a sum.
+        layers : bool
+            Of every parameter as well.
+        seed : int
+
+        Returns
+        -------
+        StableEstimate
+            See :func:`gradtail.stable_index_noise`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            No such kind or block; gradients that were not kept (``exact=True`` keeps them); too few values.
+        """
+        matrix = self.matrix(kind)
+        ends = np.cumsum(list(self._elements.values())).tolist()
+        parts = {
+            name: slice(end - size, end)
+            for (name, size), end in zip(self._elements.items(), ends, strict=True)
+        }
+        found = stable_index_noise(matrix, parts if layers else None, block=block, kind=kind, seed=seed)
+        sizes: list[int] = self.provenance["sizes"]
+        if len(sizes) > 1:
+            words = f"batches of {sizes[0]} to {sizes[-1]} examples have noise of different scales"
+            found = replace(found, warnings=(*found.warnings, words))
+        return found
 
     def __repr__(self) -> str:
         cut = ", interrupted" if self.interrupted else ""

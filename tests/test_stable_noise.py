@@ -1,0 +1,256 @@
+"""The stable index of noise matrices and of averaged iterates: which of them is a tail, and what is not."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+from stable_samples import stable
+
+from gradtail import stable_index_iterates, stable_index_noise
+from gradtail.estimators.stable.rowsums import RowSums
+
+P, M = 40, 8000
+
+
+def scales(rng, tau=1.0):
+    return np.exp(tau * rng.standard_normal(M))
+
+
+def test_rows_are_never_joined():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((7, 100))
+    found = stable_index_noise(x, block=9)
+    logs_y = [math.log(abs(row[9 * i : 9 * i + 9].sum())) for row in x for i in range(11)]
+    logs_x = np.log(np.abs(x[:, :99])).mean()
+    assert found.alpha == pytest.approx(math.log(9) / (np.mean(logs_y) - logs_x), rel=1e-12)
+    assert (found.k1, found.k2, found.dropped, found.n) == (9, 77, 7, 700)
+
+
+def test_block_size_fits_into_rows():
+    found = stable_index_noise(np.random.default_rng(1).standard_normal((500, 80)))
+    assert found.k1 == 10  # not sqrt(40000) = 200
+    assert stable_index_noise(np.random.default_rng(1).standard_normal((4, 10_000))).k1 == 200
+
+
+def test_normal_noise():
+    found = stable_index_noise(np.random.default_rng(2).standard_normal((P, M)))
+    assert found.findings == ()
+    for control in found.controls.values():
+        assert abs(control.alpha - 2) < 5 * control.stderr
+    assert found.kind == "noise"
+    assert found.verdict.startswith("stable index, noise alpha")
+
+
+@pytest.mark.parametrize("tau", [0.7, 1.0, 1.5])
+def test_scales_of_coordinates_are_found_out(tau):
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        found = stable_index_noise(1e-5 * scales(rng, tau) * rng.standard_normal((P, M)))
+        expected = 1 / (0.5 + tau**2 / math.log(found.k1))
+        assert found.alpha == pytest.approx(expected, abs=0.2)
+        assert "scale mixture" in found.findings
+        assert any("mixed scales explain" in w for w in found.warnings)
+        for own in ("standardised", "standardised_shuffled"):
+            # a typical size is known to sqrt(v / P) in log, of which a mixture stays
+            left = 1 / (0.5 + math.pi**2 / 8 / P / math.log(found.k1))
+            assert abs(found.controls[own].alpha - left) < 4.5 * found.controls[own].stderr
+        for same in ("gaussian", "gaussian_typical"):
+            assert found.controls[same].alpha == pytest.approx(found.alpha, abs=0.25)
+
+
+def test_stable_noise_is_no_mixture():
+    """No word of scales or zeros on pure stable noise; the control by typical size is normal, not stable."""
+    said = 0
+    for seed in range(20):
+        found = stable_index_noise(stable(1.5, (P, 2000), np.random.default_rng(seed)))
+        said += bool(found.findings)
+        assert "scale mixture" not in found.findings
+        assert abs(found.alpha - 1.5) < 4.5 * found.stderr
+        assert abs(found.controls["standardised"].alpha - 1.5) < 5 * found.stderr
+        assert found.controls["gaussian_typical"].alpha > 1.75
+    assert said <= 1
+
+
+def test_stable_noise_of_mixed_scales_keeps_its_index_once_standardised():
+    rng = np.random.default_rng(3)
+    found = stable_index_noise(scales(rng) * stable(1.5, (P, M), rng))
+    assert found.alpha < 1.4
+    assert "scale mixture" in found.findings
+    assert found.controls["standardised"].alpha == pytest.approx(1.5, abs=0.07)
+    explained = next(w for w in found.warnings if "mixed scales explain" in w)
+    assert 15 < float(explained.split("explain ")[1].split(" %")[0]) < 65
+
+
+def test_dead_coordinates():
+    rng = np.random.default_rng(4)
+    x = rng.standard_normal((P, M))
+    x[:, rng.random(M) < 0.1] = 0
+    found = stable_index_noise(x)
+    assert found.findings == ("zeros",)
+    assert found.zeros == np.count_nonzero(x == 0)
+    # log epsilon in the place of each, against E log |Z| = -0.635 and the smaller variance of sums
+    share = found.zeros / found.n
+    inverse = 0.5 + (share * (math.log(2**52) - 0.635) + math.log(1 - share) / 2) / math.log(found.k1)
+    assert found.controls["zeros_kept"].alpha == pytest.approx(1 / inverse, abs=0.06)
+    assert abs(found.alpha - 2) < 4.5 * found.stderr
+    assert abs(found.controls["gaussian"].alpha - 2) < 5 * found.controls["gaussian"].stderr
+
+
+def test_neighbours_that_go_together():
+    rng = np.random.default_rng(5)
+    runs = np.repeat(rng.standard_normal((P, M // 100)), 100, axis=1)
+    found = stable_index_noise(rng.standard_normal((P, M)) + 0.5 * runs)
+    assert "dependence" in found.findings
+    assert any("in another order" in w for w in found.warnings)
+    assert found.controls["shuffled"].alpha > found.alpha + 0.2
+
+
+def test_batches_with_a_part_in_common():
+    rng = np.random.default_rng(6)
+    found = stable_index_noise(rng.standard_normal((P, M)) + 0.2 * rng.standard_normal((P, 1)))
+    assert any("coordinates of one batch have a part in common" in w for w in found.warnings)
+    assert found.observed_stderr > 2 * found.stderr
+    assert found.ci()[1] - found.ci()[0] > 6 * found.stderr
+
+
+def test_layers():
+    rng = np.random.default_rng(7)
+    x = rng.standard_normal((P, M))
+    x[:, : M // 2] *= 10
+    layers = {"first": slice(0, M // 2), "second": slice(M // 2, M), "bias": slice(0, 5)}
+    found = stable_index_noise(x, layers)
+    assert list(found.layers) == ["first", "second"]
+    for layer in found.layers.values():
+        assert abs(layer.alpha - 2) < 4.5 * layer.stderr
+        assert layer.findings == ()
+    assert any("too few nonzero coordinates for an index: bias" in w for w in found.warnings)
+    assert found.findings == ("scale mixture", "not stable")  # the whole has two scales, in runs
+    assert any("scale mixture: in another order, standardised" in w for w in found.warnings)
+    assert "\n  first: " in str(found)
+
+
+def test_broken_batches_are_left_out():
+    rng = np.random.default_rng(8)
+    x = rng.standard_normal((P, M)).astype(np.float32)
+    clean = stable_index_noise(np.delete(x, 3, axis=0))
+    x[3, 17] = np.nan
+    found = stable_index_noise(x)
+    assert (found.nonfinite, found.alpha) == (1, clean.alpha)
+    assert any("1 batches with non-finite values" in w for w in found.warnings)
+
+
+def test_few_batches():
+    found = stable_index_noise(np.random.default_rng(9).standard_normal((3, M)))
+    assert "standardised" not in found.controls
+    assert any("scales are not known" in w for w in found.warnings)
+    assert stable_index_noise(np.random.default_rng(9).standard_normal((1, M))).observed_stderr != 0
+
+
+@pytest.mark.parametrize(
+    ("matrix", "more", "error", "words"),
+    [
+        (np.ones(100), {}, ValueError, r"matrix: expected shape \(batches, coordinates\)"),
+        (np.ones((5, 8)), {}, ValueError, "matrix: expected rows of at least 16 nonzero values"),
+        (np.zeros((5, 800)), {}, ValueError, "and 100 in all, got 0 and 0 in 5 finite rows"),
+        (np.full((5, 800), np.nan), {}, ValueError, "in 0 finite rows"),
+        (np.ones((5, 80)), {"block": 81}, ValueError, "block: expected an int from 2 to 80"),
+        (np.ones((5, 80)), {"block": 3.0}, TypeError, "block: expected an int of at least 2, got float"),
+        (np.ones((5, 80)), {"kind": "x"}, ValueError, "kind: expected one of"),
+        (np.ones((5, 80)), {"layers": ["a"]}, TypeError, "layers: expected a mapping of names to slices"),
+        (
+            np.ones((5, 80)),
+            {"layers": {"a": 3}},
+            TypeError,
+            "layers: expected slices of coordinates, got int",
+        ),
+        (np.ones((5, 80)), {"layers": {"a": slice(90, 99)}}, ValueError, "expected coordinates below 80"),
+        ("abc", {}, TypeError, "matrix: expected an array of real numbers"),
+    ],
+)
+def test_refused(matrix, more, error, words):
+    with pytest.raises(error, match=words):
+        stable_index_noise(matrix, **more)
+
+
+def test_spread_between_rows():
+    """The delete-one-row jackknife, and for independent values the error of the law."""
+    rng = np.random.default_rng(10)
+    x = [rng.standard_t(2, int(m)) for m in rng.integers(500, 3000, 60)]
+    sums, other = RowSums(20), RowSums(20)
+    for row in x:
+        sums.add(row)
+        other.add(row[::-1])
+    without = []
+    for i in range(len(x)):
+        rest = RowSums(20)
+        for row in x[:i] + x[i + 1 :]:
+            rest.add(row)
+        without.append(rest.index().inverse)
+    jackknife = math.sqrt(len(x) - 1) * np.std(without)
+    assert sums.observed_stderr() == pytest.approx(jackknife, rel=0.05)
+    assert sums.observed_stderr() == pytest.approx(sums.index().inverse_stderr, rel=0.35)
+    assert sums.paired_stderr(sums) == 0
+    assert 0 < sums.paired_stderr(other) < 1.6 * sums.observed_stderr()
+
+
+# Averages of iterates.
+
+
+def test_a_layer_of_stable_weights_at_any_scale():
+    rng = np.random.default_rng(11)
+    layer = 3e-4 * stable(1.5, (1000, 1000), rng) + 0.02
+    found = stable_index_iterates(layer, [2, 5, 10, 20, 50, 100, 500, 1000])
+    assert found.alphas == pytest.approx(1.5, abs=0.05)
+    assert found.alpha == np.median(found.alphas)
+    assert found.stderrs[-1] == pytest.approx(0.0128, rel=0.12)  # predicted for K1 = 1000
+    assert found.stderrs.argmin() in (1, 2, 3)
+    assert found.findings == ()
+
+
+def test_a_layer_of_two_scales_is_said():
+    rng = np.random.default_rng(12)
+    found = stable_index_iterates(
+        rng.standard_normal((400, 500)) * np.where(np.arange(400) < 200, 1, 20)[:, None]
+    )
+    assert "scale mixture" in found.findings
+    assert str(found).startswith("no stable index (")
+
+
+def test_vectors_of_runs():
+    rng = np.random.default_rng(13)
+    runs = np.sqrt(1 / rng.gamma(0.5, size=4000))[:, None] * rng.standard_normal((4000, 5))  # Cauchy
+    found = stable_index_iterates(runs, [2, 5, 10, 20, 50, 100, 40], vectors=True, centre=False)
+    assert found.alpha == pytest.approx(1, abs=0.1)
+    assert found.k1.tolist() == [2, 5, 10, 20, 50, 100, 40]
+
+
+def test_remainder_and_sizes_that_do_not_fit():
+    x = stats.norm.rvs(size=1009, random_state=14)
+    found = stable_index_iterates(x)
+    assert found.skipped == (500, 1000)
+    centred = x - x.mean()
+    cut = centred[:1000]
+    expected = math.log(10) / (
+        np.log(np.abs(cut.reshape(-1, 10).sum(axis=1))).mean() - np.log(np.abs(cut)).mean()
+    )
+    assert found.alphas[found.k1 == 10] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("average", "more", "error", "words"),
+    [
+        (np.ones(50), {}, ValueError, "average: expected at least 100 values that are not zero"),
+        (np.full(500, np.inf), {}, ValueError, "average: expected finite values"),
+        (np.arange(500.0), {"blocks": []}, ValueError, "blocks: expected at least one size"),
+        (np.arange(500.0), {"blocks": [1]}, ValueError, "blocks: expected ints of at least 2, got 1"),
+        (np.arange(500.0), {"blocks": [2.5]}, TypeError, "blocks: expected ints of at least 2, got float"),
+        (np.arange(500.0), {"blocks": 5}, TypeError, "blocks: expected ints of at least 2, got int"),
+        (np.arange(500.0), {"blocks": [100]}, ValueError, "blocks: expected a size of at most 50"),
+        (np.arange(500.0), {"vectors": True}, ValueError, r"average: expected shape \(N, p\)"),
+        (np.arange(500.0), {"centre": 0}, TypeError, "centre: expected a bool, got int"),
+    ],
+)
+def test_iterates_refused(average, more, error, words):
+    with pytest.raises(error, match=words):
+        stable_index_iterates(average, **more)
