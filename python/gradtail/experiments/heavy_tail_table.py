@@ -90,11 +90,12 @@ def _networks(cases: list[dict[str, Any]], data: dict[str, Any]) -> list[str]:
     names = next((list(case["layers"]) for case in cases if case["diverged"] is None), [])
     head = f"{'eta / b':>10}{'step':>8}{'batch':>6}{'seed':>5}"
     head += "".join(f"{name[-16:]:>18}" for name in names)
-    head += f"{'lambda_max':>12}{'eta lambda':>11}{'train loss':>11}{'test loss':>10}{'gap':>9}{'accuracy':>10}{'growth':>8}"
+    head += f"{'lambda_max':>12}{'eta lambda':>11}{'train loss':>11}{'test loss':>10}{'gap':>9}"
+    head += f"{'accuracy':>10}{'growth':>8}"
     lines = [
         f"Networks on {data['data']}, {data['images']} images: {settings['depth']} layers, width "
-        f"{settings['width']}, no biases, {settings['iterations']} steps of plain SGD; alpha of the average of "
-        f"the last {settings['last']} iterates, by layer",
+        f"{settings['width']}, no biases, {settings['iterations']} steps of plain SGD; alpha of the average "
+        f"of the last {settings['last']} iterates, by layer",
         head, "-" * len(head),
     ]  # fmt: skip
     for case in sorted(cases, key=lambda one: (one["noise"], one["batch"], one["seed"])):
@@ -135,15 +136,15 @@ def _notes(squares: list[dict[str, Any]], networks: list[dict[str, Any]]) -> lis
     lines = []
     if squares:
         lines += [
-            "alpha: of P(|x - x*| > t) ~ t^-alpha in theory, none where rho > 0; averages of iterates have the",
-            "index min(alpha, 2). Where a run diverges both estimates are of its spread so far, of no tail.",
+            "alpha: of P(|x - x*| > t) ~ t^-alpha in theory, none where rho > 0; averages of iterates have",
+            "the index min(alpha, 2). Where a run diverges both estimates are of its spread so far, no tail.",
         ]
     if networks:
         lines += [
-            "* something else explains an index below 2, or no stable law is seen: mixed scales, zeros, weights",
-            "in an order (findings in results.json). The weights of one layer of one run are no sample of one",
-            "law: an index below 2 is by itself no evidence of infinite variance. growth: norm of all weights",
-            "at the end over that when averaging began: where it is not near 1 nothing is stationary.",
+            "* something else explains an index below 2, or no stable law is seen: mixed scales, zeros,",
+            "weights in an order (findings in results.json). The weights of one layer of one run are no sample",
+            "of one law: an index below 2 is by itself no evidence of infinite variance. growth: norm of all",
+            "weights at the end over that when averaging began: where it is not near 1 nothing is stationary.",
         ]
     return lines
 
