@@ -6,10 +6,13 @@ What a study needs is imported when it is run.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gradtail.cli_options import UserError, at_least, need
 from gradtail.experiments.hessian_sweeps import SWEEPS
+from gradtail.experiments.tail_index_rows import LOSSES
+from gradtail.experiments.tail_index_rows import SWEEPS as TAIL_SWEEPS
 
 
 def add_studies(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -22,6 +25,7 @@ def add_studies(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     studies = reproduce.add_subparsers(dest="study", required=True, metavar="STUDY")
     add_gradient_structure(studies)
     add_hessian_spectrum(studies)
+    add_tail_index(studies)
     add_heavy_tail_sgd(studies)
 
 
@@ -83,7 +87,7 @@ def add_hessian_spectrum(studies: argparse._SubParsersAction[argparse.ArgumentPa
         "--quick", action="store_true", help="fewer eigenvalues and less training: under two minutes"
     )
     study.add_argument(
-        "--sweep", type=_sweeps, action="append", metavar="WHAT",
+        "--sweep", type=_names(SWEEPS), action="append", metavar="WHAT",
         help=f"vary this instead, one or a list with commas, more than once: {', '.join(SWEEPS)}; language "
         "is the last layer of a small GPT over its training",
     )  # fmt: skip
@@ -96,6 +100,35 @@ def add_hessian_spectrum(studies: argparse._SubParsersAction[argparse.ArgumentPa
     ):
         study.add_argument(option, type=at_least(least), metavar="N", help=what)
     study.set_defaults(run=run_hessian_spectrum)
+
+
+def add_tail_index(studies: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the study of the stable index of gradient noise."""
+    study = studies.add_parser(
+        "tail-index",
+        help="which stable index does gradient noise have, and what explains it?",
+        description="The stable index of gradient noise of networks over width, depth, batch size and "
+        "loss, on training and test data, beside what it is without zeros, of normal noise with the same "
+        "variances, and of each coordinate by its own size. About an hour on two cores with MNIST; Ctrl-C keeps what is "
+        "done, and the same command goes on from there.",
+    )
+    _shared(study, "tail-index", "six networks and less training")
+    study.add_argument(
+        "--sweep", type=_names(TAIL_SWEEPS), action="append", metavar="WHAT",
+        help=f"vary this alone, one or a list with commas: {', '.join(TAIL_SWEEPS)} (channels of a "
+        "convolutional network); default: all",
+    )  # fmt: skip
+    study.add_argument(
+        "--loss", choices=[name.replace(" ", "-") for name in LOSSES], help="this alone; default: both"
+    )
+    for option, least, what in (
+        ("--iterations", 20, "steps of training; default: 4,000"),
+        ("--batches", 16, "gradients whose noise is looked at; default: 50"),
+        ("--batch-size", 1, "where it is not varied; default: 100, for the digits 20"),
+        ("--seeds", 1, "repeats; default: 1"),
+    ):
+        study.add_argument(option, type=at_least(least), metavar="N", help=what)
+    study.set_defaults(run=run_tail_index)
 
 
 def add_heavy_tail_sgd(studies: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -181,6 +214,29 @@ def run_hessian_spectrum(arguments: argparse.Namespace) -> int:
         raise UserError(f"--{error}") from None  # its arguments have the names of the options
 
 
+def run_tail_index(arguments: argparse.Namespace) -> int:
+    """Rerun the study of the stable index of gradient noise."""
+    need("reproduce", "torch", "matplotlib", *(() if arguments.data else ("sklearn",)))
+    from dataclasses import replace
+
+    from gradtail.experiments.studies import BadOption
+    from gradtail.experiments.tail_index import Settings, run
+
+    settings = Settings.quick(arguments.data, arguments.out) if arguments.quick else Settings(
+        arguments.data, arguments.out
+    )  # fmt: skip
+    names = ("iterations", "batches", "batch_size", "seeds")
+    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    if arguments.sweep:
+        given["sweeps"] = tuple(dict.fromkeys(name for some in arguments.sweep for name in some))
+    if arguments.loss:
+        given["losses"] = (arguments.loss.replace("linear-hinge", "linear hinge"),)
+    try:
+        return run(replace(settings, **given))
+    except BadOption as error:
+        raise UserError(f"--{error}") from None  # its arguments have the names of the options
+
+
 def run_heavy_tail_sgd(arguments: argparse.Namespace) -> int:
     """Rerun the study of when the iterates of SGD become heavy-tailed."""
     need("reproduce", "torch", "matplotlib", *(() if arguments.data else ("sklearn",)))
@@ -203,10 +259,14 @@ def run_heavy_tail_sgd(arguments: argparse.Namespace) -> int:
         raise UserError(f"--{error}") from None  # its arguments have the names of the options
 
 
-def _sweeps(text: str) -> tuple[str, ...]:
-    """Read names of sweeps between commas."""
-    names = tuple(text.split(","))
-    for name in names:
-        if name not in SWEEPS:
-            raise argparse.ArgumentTypeError(f"expected one of {', '.join(SWEEPS)}, got {name!r}")
-    return names
+def _names(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+    """Return a converter of names between commas."""
+
+    def convert(text: str) -> tuple[str, ...]:
+        names = tuple(text.split(","))
+        for name in names:
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"expected one of {', '.join(known)}, got {name!r}")
+        return names
+
+    return convert

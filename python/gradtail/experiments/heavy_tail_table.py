@@ -142,9 +142,10 @@ def _notes(squares: list[dict[str, Any]], networks: list[dict[str, Any]]) -> lis
     if networks:
         lines += [
             "* something else explains an index below 2, or no stable law is seen: mixed scales, zeros,",
-            "weights in an order (findings in results.json). The weights of one layer of one run are no sample",
-            "of one law: an index below 2 is by itself no evidence of infinite variance. growth: norm of all",
-            "weights at the end over that when averaging began: where it is not near 1 nothing is stationary.",
+            "weights in an order (findings in results.json). The weights of one layer of one run are no",
+            "sample of one law: an index below 2 is by itself no evidence of infinite variance. growth: norm",
+            "of all weights at the end over that when averaging began: where it is not near 1 nothing is",
+            "stationary.",
         ]
     return lines
 

@@ -59,3 +59,20 @@ def fully_connected(
     for size, next_ in pairwise(sizes):
         layers += [nn.Linear(size, next_, bias=bias), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(sizes[-1], classes, bias=bias))
+
+
+def convolutional(side: int = 28, width: int = 16, classes: int = 10, *, channels: int = 1) -> nn.Sequential:
+    """Make a network without biases: two layers of 3 x 3 filters with pooling, and a linear one.
+
+    Parameters
+    ----------
+    side : int
+    width : int
+        Channels of the first layer; the second has twice as many.
+    classes, channels : int
+    """
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(width, 2 * width, 3, padding=1, bias=False), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+        nn.Linear(2 * width * (side // 4) ** 2, classes, bias=False),
+    )  # fmt: skip
