@@ -109,8 +109,8 @@ def add_tail_index(studies: argparse._SubParsersAction[argparse.ArgumentParser])
         help="which stable index does gradient noise have, and what explains it?",
         description="The stable index of gradient noise of networks over width, depth, batch size and "
         "loss, on training and test data, beside what it is without zeros, of normal noise with the same "
-        "variances, and of each coordinate by its own size. About an hour on two cores with MNIST; Ctrl-C keeps what is "
-        "done, and the same command goes on from there.",
+        "variances, and of each coordinate by its own size. About an hour on two cores with MNIST; Ctrl-C "
+        "keeps what is done, and the same command goes on from there.",
     )
     _shared(study, "tail-index", "six networks and less training")
     study.add_argument(

@@ -1,8 +1,8 @@
 """`gradtail reproduce tail-index`: the stable index of gradient noise, and what explains it.
 
 Simsekli, Sagun and Gurbuzbalaban, "A Tail-Index Analysis of Stochastic Gradient Noise" (2019,
-arXiv:1901.06053), over width, depth, batch size and loss, with the controls that its number needs: zeros, mixed
-scales, normal noise of the same variances.
+arXiv:1901.06053), over width, depth, batch size and loss, with the controls that its number needs: zeros,
+mixed scales, normal noise of the same variances.
 """
 
 from __future__ import annotations

@@ -26,6 +26,8 @@ def number(noise: Mapping[str, Any] | None, name: str, what: str = "alpha") -> f
     """Return one of the numbers of a look; NaN where it is not known."""
     if noise is None or "failed" in noise:
         return math.nan
+    if name == "zeros_kept" and not noise["zeros"]:
+        name = ""  # there is nothing to keep
     found = noise if not name else noise["controls"].get(name)
     return math.nan if found is None or found[what] is None else float(found[what])
 
@@ -70,7 +72,8 @@ def table(data: dict[str, Any]) -> str:
     settings = data["settings"]
     lines = [
         f"{data['data']}, {data['images']} images: networks without biases, {settings['iterations']} steps "
-        f"of plain SGD at a rate of 0.1, halved twice; noise of {settings['batches']} batches at fixed weights",
+        f"of plain SGD at a rate of 0.1, halved twice; noise of {settings['batches']} batches at fixed "
+        "weights",
     ]
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in data["rows"]:
@@ -101,7 +104,7 @@ def _sweep(sweep: str, loss: str, some: list[dict[str, Any]], cases: dict[str, d
         if noise is None:
             lines.append(f"{line}  no noise: {case['ended']}")
             continue
-        line += f"{100 * noise['zeros'] / max(noise['n'] + 0, 1):>6.1f} %"
+        line += f"{100 * noise['zeros'] / max(noise['n'], 1):>6.1f} %"
         line += "".join(f"{_text(number(noise, name)):>14}" for name in _SHORT)
         alphas = [(number(one["noise"], "zeros_kept"), one["step"]) for one in case["looks"]]
         least, step = min((pair for pair in alphas if pair[0] == pair[0]), default=(math.nan, 0))
