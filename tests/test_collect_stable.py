@@ -81,7 +81,7 @@ def test_index_of_noise_and_of_gradients():
     assert found.stable_index("gradient", layers=False).verdict.count("gradient alpha") == 1
     assert list(noise.layers) == ["0.weight", "0.bias", "2.weight", "2.bias", "4.weight"]
     assert any("4.bias" in w for w in noise.warnings)  # five numbers are too few
-    by_hand = stable_index_noise(found.matrix("noise"), block=noise.k1, seed=3)
+    by_hand = stable_index_noise(found.matrix("noise"), block=noise.k1, epoch=24, seed=3)
     assert (by_hand.alpha, by_hand.controls) == (noise.alpha, noise.controls)
     first = stable_index_noise(found.matrix("noise")[:, : 20 * 64])
     assert noise.layers["0.weight"].alpha == first.alpha
@@ -90,6 +90,27 @@ def test_index_of_noise_and_of_gradients():
     assert noise.verdict.startswith("no stable index")
     again = collect_gradients(net, cross_entropy, data, 48, 20, exact=True, layers=False)
     assert again.stable_index(seed=3).alpha == noise.alpha
+
+
+def test_batches_of_an_epoch_are_known():
+    net, data = network(), classes()
+    few = {"exact": True, "layers": False, "coordinates": None, "tracks": 0}
+
+    def across(batches, size, **more):
+        found = collect_gradients(net, cross_entropy, data, batches, size, **few, **more).stable_index(
+            layers=False
+        )
+        return found.controls.get("across_batches")
+
+    assert across(60, 80) is None  # an epoch has 6 batches, whose noise adds up to 0
+    assert across(60, 80, sampling="replacement").alpha < 3
+    several = across(60, 10)  # of 48: blocks of 7, eight of them
+    assert several.n % 7 == 0
+    assert several.n <= 56 * sum(p.numel() for p in net.parameters())
+    ready = [(data[0][i : i + 20], data[1][i : i + 20]) for i in range(0, 480, 20)]
+    found = collect_gradients(net, cross_entropy, ready, **few)
+    assert found.provenance["whole"]
+    assert found.stable_index(layers=False).controls["across_batches"].alpha < 4  # of 24, blocks of 4
 
 
 def test_dead_neurons_are_zeros():

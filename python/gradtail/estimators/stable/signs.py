@@ -40,9 +40,7 @@ def zeros_sign(zeros: int, of: int, kept: Control | None) -> list[Sign]:
     share = f"zeros are {100 * zeros / of:.3g} % of the values and are left out"
     if kept is None or math.isnan(kept.alpha):
         return [("zeros", share)]
-    return [
-        ("zeros", f"{share}; kept, with epsilon in each logarithm, they alone make alpha {kept.alpha:.3g}")
-    ]
+    return [("zeros", f"{share}; kept, with epsilon in each logarithm, alpha is {kept.alpha:.3g}")]
 
 
 def sides_sign(x: FloatArray) -> list[Sign]:
