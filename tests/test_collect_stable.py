@@ -14,6 +14,13 @@ from gradtail.torch import collect_gradients  # noqa: E402
 
 cross_entropy = nn.functional.cross_entropy
 
+KEPT = {
+    "exact": True,
+    "layers": False,
+    "coordinates": None,
+    "tracks": 0,
+}  # the gradients, and no tests of them
+
 
 def network(dtype=torch.float64, bias=True):
     torch.manual_seed(0)
@@ -38,7 +45,7 @@ def full_by_hand(net, x, y):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_columns_of_an_epoch_sum_to_zero(sampling, dtype):
     net, (x, y) = network(dtype), classes(dtype=dtype)
-    found = collect_gradients(net, cross_entropy, (x, y), 24, 20, sampling=sampling, exact=True, layers=False)
+    found = collect_gradients(net, cross_entropy, (x, y), 24, 20, sampling=sampling, **KEPT)
     rounding = torch.finfo(dtype).eps
     gradients, noise = found.matrix(), found.matrix("noise")
     size = np.abs(gradients).max(axis=0)
@@ -53,7 +60,7 @@ def test_columns_of_an_epoch_sum_to_zero(sampling, dtype):
 def test_an_unequal_last_batch_is_weighted():
     net, (x, y) = network(), classes(470)
     batches = [(x[i : i + 20], y[i : i + 20]) for i in range(0, 470, 20)]
-    found = collect_gradients(net, cross_entropy, batches, exact=True, layers=False)
+    found = collect_gradients(net, cross_entropy, batches, **KEPT)
     weight = np.array([len(b) for b, _ in batches])
     assert weight[-1] == 10
     noise = found.matrix("noise")
@@ -67,36 +74,56 @@ def test_an_unequal_last_batch_is_weighted():
 
 def test_drawn_batches_are_all_of_one_size():
     net, data = network(), classes(470)
-    found = collect_gradients(net, cross_entropy, data, 40, 20, exact=True, layers=False)
+    found = collect_gradients(net, cross_entropy, data, 40, 20, **KEPT)
     assert found.provenance["sizes"] == [20]
     assert not any("examples" in w for w in found.stable_index(layers=False).warnings)
 
 
 def test_index_of_noise_and_of_gradients():
     net, data = network(torch.float32), classes(dtype=torch.float32)
-    found = collect_gradients(net, cross_entropy, data, 48, 20, exact=True, layers=False)
+    found = collect_gradients(net, cross_entropy, data, 48, 20, **KEPT)
     noise = found.stable_index(seed=3)
     assert (noise.kind, noise.n) == ("noise", 48 * found.provenance["parameters"])
     assert "noise alpha" in noise.verdict
     assert found.stable_index("gradient", layers=False).verdict.count("gradient alpha") == 1
     assert list(noise.layers) == ["0.weight", "0.bias", "2.weight", "2.bias", "4.weight"]
     assert any("4.bias" in w for w in noise.warnings)  # five numbers are too few
-    by_hand = stable_index_noise(found.matrix("noise"), block=noise.k1, seed=3)
+    by_hand = stable_index_noise(found.matrix("noise"), block=noise.k1, epoch=24, seed=3)
     assert (by_hand.alpha, by_hand.controls) == (noise.alpha, noise.controls)
     first = stable_index_noise(found.matrix("noise")[:, : 20 * 64])
     assert noise.layers["0.weight"].alpha == first.alpha
     # Neurons share their inputs, and weights have many scales: nothing of this is a tail.
     assert noise.findings
     assert noise.verdict.startswith("no stable index")
-    again = collect_gradients(net, cross_entropy, data, 48, 20, exact=True, layers=False)
+    again = collect_gradients(net, cross_entropy, data, 48, 20, **KEPT)
     assert again.stable_index(seed=3).alpha == noise.alpha
+
+
+def test_batches_of_an_epoch_are_known():
+    net, data = network(), classes()
+
+    def across(batches, size, **more):
+        found = collect_gradients(net, cross_entropy, data, batches, size, **KEPT, **more).stable_index(
+            layers=False
+        )
+        return found.controls.get("across_batches")
+
+    assert across(60, 80) is None  # an epoch has 6 batches, whose noise adds up to 0
+    assert across(60, 80, sampling="replacement").alpha < 3
+    several = across(60, 10)  # of 48: blocks of 7, eight of them
+    assert several.n % 7 == 0
+    assert several.n <= 56 * sum(p.numel() for p in net.parameters())
+    ready = [(data[0][i : i + 20], data[1][i : i + 20]) for i in range(0, 480, 20)]
+    found = collect_gradients(net, cross_entropy, ready, **KEPT)
+    assert found.provenance["whole"]
+    assert found.stable_index(layers=False).controls["across_batches"].alpha < 4  # of 24, blocks of 4
 
 
 def test_dead_neurons_are_zeros():
     net, data = network(), classes()
     with torch.no_grad():
         net[0].bias[:16] = -100.0
-    found = collect_gradients(net, cross_entropy, data, 24, 20, exact=True, layers=False).stable_index()
+    found = collect_gradients(net, cross_entropy, data, 24, 20, **KEPT).stable_index()
     dead = 24 * 16 * (20 + 1 + 64)
     assert dead <= found.zeros < 1.1 * dead  # and those of neurons that a batch happens not to reach
     assert "zeros" in found.findings

@@ -253,6 +253,13 @@ def test_planted_explanations_are_found_every_time(name, finding, words):
         assert "infinite variance" not in str(found)
 
 
+def test_values_that_never_change_sign():
+    for x in (np.ones(500), np.random.default_rng(0).uniform(1, 2, 5000)):
+        found = stable_index(x)
+        assert found.alpha == pytest.approx(1, abs=0.02)  # sums grow as fast as the number of values
+        assert "mean" in found.findings
+
+
 @pytest.mark.parametrize("alpha", [1.2, 1.5, 2.0])
 def test_stable_samples_are_left_alone(alpha):
     rng = np.random.default_rng(int(alpha * 7))
@@ -293,6 +300,14 @@ def test_centre():
     found = stable_index(x, centre=True)
     assert abs(found.alpha - 2) < 4 * found.stderr
     assert found.findings == ()
+
+
+def test_a_sample_mean_of_heavy_tails_may_be_taken_off():
+    """The median that this leaves is no finding, as it does not move alpha by its error."""
+    for seed in range(10):
+        found = stable_index(stable(1.5, 20_000, np.random.default_rng(seed)), centre=True)
+        assert abs(found.alpha - 1.5) < 4 * found.stderr
+        assert found.findings == ()
 
 
 def test_kinds_are_named():

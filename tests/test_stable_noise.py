@@ -156,6 +156,8 @@ def test_few_batches():
         (np.full((5, 800), np.nan), {}, ValueError, "in 0 finite rows"),
         (np.ones((5, 80)), {"block": 81}, ValueError, "block: expected an int from 2 to 80"),
         (np.ones((5, 80)), {"block": 3.0}, TypeError, "block: expected an int of at least 2, got float"),
+        (np.ones((5, 80)), {"epoch": 0}, ValueError, "epoch: expected a positive int, got 0"),
+        (np.ones((5, 80)), {"epoch": 2.5}, TypeError, "epoch: expected a positive int, got float"),
         (np.ones((5, 80)), {"kind": "x"}, ValueError, "kind: expected one of"),
         (np.ones((5, 80)), {"layers": ["a"]}, TypeError, "layers: expected a mapping of names to slices"),
         (
@@ -192,6 +194,35 @@ def test_spread_between_rows():
     assert sums.observed_stderr() == pytest.approx(sums.index().inverse_stderr, rel=0.35)
     assert sums.paired_stderr(sums) == 0
     assert 0 < sums.paired_stderr(other) < 1.6 * sums.observed_stderr()
+
+
+def test_each_coordinate_by_itself():
+    """Neither scales nor neighbours nor common parts have a say in sums over batches."""
+    rng = np.random.default_rng(15)
+    normal = scales(rng, 2.0) * (np.repeat(rng.standard_normal((100, M // 100)), 100, axis=1) + 1e-3)
+    assert stable_index_noise(normal).controls["across_batches"].alpha == pytest.approx(2, abs=0.25)
+    heavy = scales(rng, 2.0) * stable(1.3, (100, M), rng)
+    heavy[:, 5] = 0
+    found = stable_index_noise(heavy)
+    control = found.controls["across_batches"]
+    assert abs(control.alpha - 1.3) < 4 * control.stderr
+    assert control.n == 100 * (M - 1)
+    assert found.alpha < 0.9
+    blocks = heavy.reshape(10, 10, M)[:, :, np.arange(M) != 5]
+    apart = np.log(np.abs(blocks.sum(axis=1))).mean() - np.log(np.abs(blocks)).mean()
+    assert control.alpha == pytest.approx(math.log(10) / apart, rel=1e-12)
+
+
+def test_epochs_make_sums_over_batches_smaller():
+    x = np.random.default_rng(16).standard_normal((100, M))
+    x -= x.mean(axis=0)
+    control = stable_index_noise(x).controls["across_batches"]
+    assert stable_index_noise(x, epoch=100).controls["across_batches"] == control
+    assert "across_batches" not in stable_index_noise(x, epoch=10).controls
+    fewer = stable_index_noise(x, epoch=25).controls["across_batches"]
+    assert fewer.n == 100 * M  # in blocks of 5, which divide 100
+    expected = 1 / (0.5 + math.log(1 - 9 / 99) / 2 / math.log(10))
+    assert abs(control.alpha - expected) < 4 * control.stderr
 
 
 # Averages of iterates.

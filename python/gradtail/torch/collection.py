@@ -268,12 +268,21 @@ class GradientCollection:
             name: slice(end - size, end)
             for (name, size), end in zip(self._elements.items(), ends, strict=True)
         }
-        found = stable_index_noise(matrix, parts if layers else None, block=block, kind=kind, seed=seed)
+        found = stable_index_noise(
+            matrix, parts if layers else None, block=block, epoch=self._epoch(), kind=kind, seed=seed
+        )
         sizes: list[int] = self.provenance["sizes"]
         if len(sizes) > 1:
             words = f"batches of {sizes[0]} to {sizes[-1]} examples have noise of different scales"
             found = replace(found, warnings=(*found.warnings, words))
         return found
+
+    def _epoch(self) -> int | None:
+        """Return how many batches an epoch without replacement has; None where each is drawn by itself."""
+        n, b = self.provenance["examples"], self.provenance["batch_size"]
+        if n is None or b is None:
+            return self.batches if self.provenance["whole"] else None
+        return None if self.provenance["sampling"] == "replacement" else max(int(n // b), 1)
 
     def __repr__(self) -> str:
         cut = ", interrupted" if self.interrupted else ""

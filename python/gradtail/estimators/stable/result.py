@@ -38,6 +38,8 @@ class Control:
     def __str__(self) -> str:
         if math.isnan(self.alpha):
             return f"{self.what}: not known"
+        if math.isinf(self.alpha):
+            return f"{self.what}: sums do not grow"
         return f"{self.what}: {self.alpha:.4g} +- {self.stderr:.2g}"
 
 
@@ -71,13 +73,14 @@ class StableEstimate:
         of its coordinate. "gaussian": normal values of the same variances, zeros where these are.
         "gaussian_typical": the same with each coordinate's typical size, which its own outliers do not
         decide. "shuffled": coordinates in another order. "standardised_shuffled": both.
+        "across_batches": each coordinate by itself, summed over batches.
     curve : BlockCurve or None
         The index by block size.
     layers : mapping of str to StableEstimate
         Of each layer by itself.
     findings : tuple of str
         Those warnings by which the values follow no stable law, in a word each: "zeros", "mean",
-        "dependence", "scale mixture", "not stable".
+        "dependence", "scale mixture", "ties", "not stable".
     warnings : tuple of str
     """
 

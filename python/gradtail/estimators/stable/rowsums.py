@@ -35,15 +35,18 @@ class RowSums:
         part = values[: blocks * self.k1]
         self.dropped += values.size - part.size
         part = part.reshape(blocks, self.k1)
+        self.add_blocks(part.sum(axis=1), np.log(np.abs(part) + self.floor).sum(axis=1))
+
+    def add_blocks(self, sums: FloatArray, logs: FloatArray) -> None:
+        """Take one row as the sums of its blocks and the sums of their log magnitudes, shape (k2,)."""
         with np.errstate(divide="ignore"):
-            logs_y = np.log(np.abs(part.sum(axis=1)) + self.floor)
+            logs_y = np.log(np.abs(sums) + self.floor)
         known = np.isfinite(logs_y)
         k2 = int(np.count_nonzero(known))
-        if k2 < blocks:
-            self.zero_sums += blocks - k2
-            part, logs_y = part[known], logs_y[known]
-        logs_x = float(np.log(np.abs(part) + self.floor).sum()) / self.k1
-        self._rows.append((k2, logs_x, float(logs_y.sum())))
+        if k2 < sums.size:
+            self.zero_sums += sums.size - k2
+            logs, logs_y = logs[known], logs_y[known]
+        self._rows.append((k2, float(logs.sum()) / self.k1, float(logs_y.sum())))
 
     @property
     def k2(self) -> int:

@@ -40,9 +40,7 @@ def zeros_sign(zeros: int, of: int, kept: Control | None) -> list[Sign]:
     share = f"zeros are {100 * zeros / of:.3g} % of the values and are left out"
     if kept is None or math.isnan(kept.alpha):
         return [("zeros", share)]
-    return [
-        ("zeros", f"{share}; kept, with epsilon in each logarithm, they alone make alpha {kept.alpha:.3g}")
-    ]
+    return [("zeros", f"{share}; kept, with epsilon in each logarithm, alpha is {kept.alpha:.3g}")]
 
 
 def sides_sign(x: FloatArray) -> list[Sign]:
@@ -58,11 +56,11 @@ def sides_sign(x: FloatArray) -> list[Sign]:
     above = int(np.count_nonzero(sums > 0)) / k2
     if abs(2 * above - 1) * math.sqrt(k2) < CERTAIN:
         return []
-    with np.errstate(divide="ignore"):
-        logs = np.log(np.abs(sums))
-    size = math.exp(float(logs[np.isfinite(logs)].mean()))
-    off = float(np.median(sums)) / size / 1.9
-    if math.log1p(off * off) / 2 < math.sqrt(1.5 / k2):
+    middle = float(np.median(sums))
+    about = np.abs(sums - middle)
+    about = about[about > 0]
+    size = 1.9 * math.exp(float(np.log(about).mean())) if about.size else 0.0
+    if size > 0 and math.log1p((middle / size) ** 2) / 2 < math.sqrt(1.5 / k2):
         return []
     return [
         (
