@@ -66,7 +66,7 @@ def test_noise_is_that_of_a_plain_loop(folder, loss):
                 p -= 0.1 * 0.5 ** (3 * step // 20) * g
     look = found["looks"][-1]
     assert look["step"] == 20
-    assert look["loss"] == pytest.approx(float(function(model(x), y)), rel=1e-4)
+    assert look["loss"] == pytest.approx(float(function(model(x), y).detach()), rel=1e-4)
     assert look["accuracy"] == pytest.approx(float((model(x).argmax(1) == y).double().mean()), abs=1e-9)
 
     def gradient(part):
