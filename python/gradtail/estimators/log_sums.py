@@ -12,8 +12,8 @@ from gradtail.states.magnitudes import FloatArray
 def log_sum_index(x: FloatArray, k1: int) -> float:
     r"""Return alpha of a strictly stable law from blocks of ``k1`` values or vectors.
 
-    1 / alpha = (mean log \|Y\| - mean log \|X\|) / log k1, with Y the sums of blocks of k1 neighbours, and norms for
-    vectors (Mohammadi, Mohammadpour and Ogata 2015, Metrika 78, 549, corollary 2.4). Not cut at 2.
+    1 / alpha = (mean log \|Y\| - mean log \|X\|) / log k1, with Y the sums of blocks of k1 neighbours, and
+    norms for vectors (Mohammadi, Mohammadpour and Ogata 2015, Metrika 78, 549, corollary 2.4). Not cut at 2.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ _REDRAWS = 0.5  # expected repeats in a batch up to which a batch with repeats i
 def draw_batches(
     n: int, b: int, chains: int, replacement: bool, rng: np.random.Generator
 ) -> npt.NDArray[np.int64]:
-    """Return indices of shape (chains, b), independent between chains; without replacement, distinct in each."""
+    """Return indices of shape (chains, b), independent between chains, distinct within unless replaced."""
     if b == 1 or replacement:
         return rng.integers(0, n, (chains, b))
     if b * (b - 1) / (2 * n) > _REDRAWS:

@@ -66,8 +66,8 @@ class Ensemble:
     averaged : AveragedIndex
         From the averages of the last iterates, to be held against min(alpha, 2).
     growth, growth_stderr : float
-        Mean change of log \|x - x*\| a step over the second half; near rho where there is no stationary law, near 0
-        where there is one and it is reached.
+        Mean change of log \|x - x*\| a step over the second half; near rho where there is no stationary law,
+        near 0 where there is one and it is reached.
     stopped : int
         Chains that went beyond 1e100 and were stopped.
     steps_at, log_median : ndarray, shape (m,)
@@ -114,19 +114,21 @@ class Ensemble:
         fresh = " for fresh data" if self.given else ""
         if self.alpha is None:
             said.append(
-                f"no stationary law{fresh}, rho = {self.rho:.3g}: the estimates are of a transient spread, of no tail"
+                f"no stationary law{fresh}, rho = {self.rho:.3g}: the estimates are of a transient spread"
             )
         if self.stopped:
-            said.append(f"diverged: {self.stopped} of {self.norms.size} chains went beyond 1e100 and were stopped")
+            said.append(
+                f"diverged: {self.stopped} of {self.norms.size} chains went beyond 1e100 and were stopped"
+            )
         if self.grows:
             what = "diverging" if self.diverged else "not stationary yet"
             said.append(
-                f"distances grow by {self.growth:.2g} +- {self.growth_stderr:.1g} a step in logs over the second half: "
-                f"{what}"
+                f"{what}: log distances grow by {self.growth:.2g} +- {self.growth_stderr:.1g} a step "
+                "over the second half"
             )
         if self.alpha is not None and self.alpha > 1.8:
             said.append(
-                "averages have the index min(alpha, 2), and near 2 their estimate from finite runs is low by about 0.25"
+                "averages have the index min(alpha, 2); near 2 the estimate from finite runs is low by about 0.25"
             )
         return tuple(said)
 
@@ -145,6 +147,6 @@ class Ensemble:
 
     def __repr__(self) -> str:
         return (
-            f"Ensemble(chains={self.norms.size}, steps={self.steps}, alpha={self.alpha}, hill={self.hill.alpha:.4g}, "
-            f"averaged={self.averaged.alpha:.4g}, diverged={self.diverged})"
+            f"Ensemble(chains={self.norms.size}, steps={self.steps}, alpha={self.alpha}, "
+            f"hill={self.hill.alpha:.4g}, averaged={self.averaged.alpha:.4g}, diverged={self.diverged})"
         )

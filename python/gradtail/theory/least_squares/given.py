@@ -17,7 +17,7 @@ from gradtail.theory.least_squares.gaussian import NoStationaryLawError
 
 _REPLICATES = 16
 _LARGEST_POWER = 64.0
-_FEW_EFFECTIVE = 20.0
+_FEW_EFFECTIVE = 30.0
 _NEAR = 0.1  # how far from the root the final evaluations may be, as a share of it
 
 
@@ -28,7 +28,8 @@ class Estimate:
     Attributes
     ----------
     value, stderr : float
-        Mean over independent populations, and its standard error; for tail indices from that by the delta method.
+        Mean over independent populations, and its standard error; for tail indices from that by the delta
+        method.
     populations, particles, steps : int
         What it rests on: populations of so many directions, each followed over so many steps.
     warnings : tuple of str
@@ -57,7 +58,7 @@ class Estimate:
 
 
 class _Populations:
-    """Unit vectors under the steps of SGD on given rows, weighted by powers of what the steps do to lengths."""
+    """Unit vectors under steps of SGD on given rows, weighted by powers of what a step does to lengths."""
 
     def __init__(
         self, rows: Any, eta: Any, b: Any, replacement: bool, particles: Any, steps: Any, seed: Any
@@ -70,16 +71,16 @@ class _Populations:
 
     @property
     def never_grows(self) -> bool:
-        """Whether no batch can lengthen any vector: the largest curvature of a batch times eta is at most 2."""
+        """Whether no batch can lengthen any vector: eta times its largest curvature is at most 2."""
         squares = np.sort((self.rows**2).sum(axis=1))[::-1]
         return self.eta * float(squares[0] if self.replacement else squares[: self.b].mean()) <= 2
 
     def log_moment(self, s: float, steps: int | None = None) -> tuple[float, float, float]:
-        """Return log h(s), or rho for s = 0, its standard error, and the least effective number of particles."""
+        """Return log h(s), or rho for s = 0, its standard error, and the effective number of particles."""
         steps, n, d = steps or self.steps, self.particles, self.rows.shape[1]
         x = self.rng.standard_normal((_REPLICATES * n, d))
         x /= np.linalg.norm(x, axis=1, keepdims=True)
-        total, effective, burn = np.zeros(_REPLICATES), math.inf, max(steps // 5, 1)
+        total, effective, burn = np.zeros(_REPLICATES), 0.0, max(steps // 5, 1)
         for k in range(burn + steps):
             chosen = self.rows[draw_batches(len(self.rows), self.b, len(x), self.replacement, self.rng)]
             x = x - (self.eta / self.b) * np.einsum("nbd,nb->nd", chosen, np.einsum("nbd,nd->nb", chosen, x))
@@ -93,8 +94,10 @@ class _Populations:
                 weight = np.exp(s * (logs - top))
                 mean = weight.mean(axis=1)
                 change = s * top[:, 0] + np.log(mean)
-                effective = min(effective, float(np.min(mean**2 / (weight**2).mean(axis=1))) * n)
-                x = x.reshape(_REPLICATES, n, d)[np.arange(_REPLICATES)[:, None], self._heirs(weight)].reshape(-1, d)
+                effective += float((mean**2 / (weight**2).mean(axis=1)).mean()) * n / (burn + steps)
+                x = x.reshape(_REPLICATES, n, d)[
+                    np.arange(_REPLICATES)[:, None], self._heirs(weight)
+                ].reshape(-1, d)
             if k >= burn:
                 total += change
         total /= steps
@@ -106,17 +109,19 @@ class _Populations:
         edges = np.cumsum(weight, axis=1)
         edges /= edges[:, -1:]
         marks = (np.arange(n) + self.rng.random((len(weight), 1))) / n
-        found = [np.searchsorted(e, m) for e, m in zip(edges, marks, strict=True)]
-        return np.minimum(np.array(found), n - 1)
+        found = [e.searchsorted(m) for e, m in zip(edges, marks, strict=True)]
+        return np.asarray(np.minimum(np.array(found), n - 1))
 
     def estimate(self, value: float, stderr: float, *warnings: str) -> Estimate:
-        return Estimate(value, stderr, _REPLICATES, self.particles, self.steps, tuple(w for w in warnings if w))
+        return Estimate(
+            value, stderr, _REPLICATES, self.particles, self.steps, tuple(w for w in warnings if w)
+        )
 
 
 def _few(effective: float) -> str:
     if effective >= _FEW_EFFECTIVE:
         return ""
-    return f"rare batches decide: at times {effective:.0f} particles carry a population; more of them would tell"
+    return f"rare batches decide: about {effective:.0f} particles carry a population; more would tell"
 
 
 def data_moment(
@@ -160,13 +165,14 @@ def data_moment(
 
     Notes
     -----
-    A mean of \|M_k ... M_1\|^s rests on products so rare that no sample has them. Here a population of directions
-    takes one step, is weighted by what the step did to lengths, to the power s, and resampled; the means of weights
-    multiply to the moment (Vanneste 2010, Phys. Rev. E 81, 036701). The bias falls as 1 / particles.
-    O(16 particles steps b d).
+    A mean of \|M_k ... M_1\|^s rests on products so rare that no sample has them. Here a population of
+    directions takes one step, is weighted by what the step did to lengths, to the power s, and resampled; the
+    means of weights multiply to the moment (Vanneste 2010, Phys. Rev. E 81, 036701). The bias falls as 1 /
+    particles. O(16 particles steps b d).
 
     Examples
     --------
+    >>> from gradtail.theory.least_squares import moment
     >>> rows = np.random.default_rng(0).standard_normal((1000, 2))
     >>> found = data_moment(2, rows, 0.4, 1, particles=200, steps=100)
     >>> abs(found.value - moment(2, 0.4, 1, 2)) < 0.1  # of fresh normal data
@@ -237,11 +243,12 @@ def data_tail_index(
 
     Notes
     -----
-    The root of log h is bracketed by short runs; what is reported comes from three full ones about it, and the
-    standard error is that of log h over its slope there.
+    The root of log h is bracketed by short runs; what is reported comes from three full ones about it, and
+    the standard error is that of log h over its slope there.
 
     Examples
     --------
+    >>> from gradtail.theory.least_squares import tail_index
     >>> rows = np.random.default_rng(0).standard_normal((500, 1))
     >>> found = data_tail_index(rows, 1.0, 1, particles=500, steps=200)
     >>> abs(found.value - tail_index(1.0, 1, 1)) < 0.3  # of fresh normal data
@@ -251,21 +258,24 @@ def data_tail_index(
     rho, error, _ = populations.log_moment(0.0)
     if rho >= 0:
         raise NoStationaryLawError(
-            f"no stationary law: rho = {rho:.3g} +- {error:.1g} is not below 0, so that iterates grow without bound; "
-            f"expected a smaller eta, got {populations.eta:.6g}",
+            f"no stationary law: rho = {rho:.3g} +- {error:.1g} is not below 0, so that iterates grow "
+            f"without bound; expected a smaller eta, got {populations.eta:.6g}",
             rho,
         )
-    doubt = f"rho = {rho:.3g} +- {error:.1g} may be 0: whether there is a stationary law is open" * (rho > -2 * error)
+    doubt = f"rho = {rho:.3g} +- {error:.1g} may be 0: whether there is a stationary law is open" * (
+        rho > -2 * error
+    )
     if populations.never_grows:
-        return populations.estimate(
-            math.inf, 0.0, doubt, "no batch of these data can lengthen any vector: the iterates are bounded, no tail"
-        )
+        why = "no batch of these data can lengthen any vector: the iterates are bounded, no tail"
+        return populations.estimate(math.inf, 0.0, doubt, why)
     brief = max(populations.steps // 4, 10)
     low, high = 0.0, 1.0
     while populations.log_moment(high, brief)[0] < 0:
         low, high = high, 2 * high
         if high > _LARGEST_POWER:
-            return populations.estimate(math.inf, 0.0, doubt, f"h is below 1 up to a power of {_LARGEST_POWER:g}")
+            return populations.estimate(
+                math.inf, 0.0, doubt, f"h is below 1 up to a power of {_LARGEST_POWER:g}"
+            )
     while high - low > _NEAR * high and high > 0.02:
         middle = (low + high) / 2
         low, high = (middle, high) if populations.log_moment(middle, brief)[0] < 0 else (low, middle)
@@ -282,7 +292,9 @@ def data_tail_index(
             return populations.estimate(found, stderr / slope, doubt, _few(effective))
         alpha = max(found, alpha / 2)
     stderr = stderr / slope if slope > 0 else alpha
-    return populations.estimate(alpha, stderr, doubt, "the root was not held: more particles or steps would tell")
+    return populations.estimate(
+        alpha, stderr, doubt, "the root was not held: more particles or steps would tell"
+    )
 
 
 def full_rank(rows: Any) -> FloatArray:
@@ -291,7 +303,8 @@ def full_rank(rows: Any) -> FloatArray:
     rank = int(np.linalg.matrix_rank(x))
     if rank < x.shape[1]:
         raise ValueError(
-            f"rows: expected rank {x.shape[1]}, as many as columns, got {rank} (SGD never moves along the others)"
+            f"rows: expected rank {x.shape[1]}, as many as columns, got {rank} "
+            "(SGD never moves along the others)"
         )
     return x
 

@@ -1,10 +1,10 @@
 """Nodes and weights for one step of SGD on Gaussian least squares, as a unit vector sees it.
 
-A step multiplies the square of a length by Q = (1 - c X)**2 + c**2 X Y with c = eta sigma**2 / b, X ~ chi2(b) and
-Y ~ chi2(d - 1) independent. Expectations of powers of Q are integrals over t = sqrt(X) and w = sqrt(Y): there
-chi-squared laws of any number of degrees of freedom, and their tilts by powers of Q, are bells of width about
-0.7, so that panels of length 1 serve for all of them. Q vanishes at t = 1 / sqrt(c), w = 0 alone; panels shrink
-geometrically towards that point, and 1 - c X is computed from the distance to it.
+A step multiplies the square of a length by Q = (1 - c X)**2 + c**2 X Y with c = eta sigma**2 / b, X ~ chi2(b)
+and Y ~ chi2(d - 1) independent. Expectations of powers of Q are integrals over t = sqrt(X) and w = sqrt(Y):
+there chi-squared laws of any number of degrees of freedom, and their tilts by powers of Q, are bells of width
+about 0.7, so that panels of length 1 serve for all of them. Q vanishes at t = 1 / sqrt(c), w = 0 alone;
+panels shrink geometrically towards that point, and 1 - c X is computed from the distance to it.
 """
 
 from __future__ import annotations
@@ -90,9 +90,9 @@ class Law:
     def growth(self, s: float) -> float:
         """Return E (Q**(s/2) - 1) / s; for s = 0 its limit, E log(Q) / 2.
 
-        What is linear in Q - 1 is taken in closed form. In many dimensions it nearly cancels the rest, and what
-        remains, of which the sign decides, would be lost in rounding. Where steps are so long that Q - 1 is large,
-        it is the other way round.
+        What is linear in Q - 1 is taken in closed form. In many dimensions it nearly cancels the rest, and
+        what remains, of which the sign decides, would be lost in rounding. Where steps are so long that Q - 1
+        is large, it is the other way round.
         """
         if s == 0 and abs(self.mean_p) > 1:
             return 0.5 * float(self.weight @ self.log_q)
@@ -162,7 +162,7 @@ def _towards(last: float, reach: float, refine: int) -> tuple[FloatArray, FloatA
 
 
 def _around(zero: float, last: float, reach: float, refine: int) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Left ends, the same from ``zero`` on, and widths of panels from 0 to ``last`` that shrink towards it."""
+    """Left ends, the same from ``zero`` on, and widths of panels up to ``last`` that shrink to it."""
     below = _distances(zero, reach, refine)[::-1]
     off, width = -below[:-1], -np.diff(below)
     off, width = off[off < last - zero], width[off < last - zero]

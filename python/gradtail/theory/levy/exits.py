@@ -12,9 +12,18 @@ from scipy import special
 
 from gradtail.states.magnitudes import FloatArray
 from gradtail.theory.arguments import generator, level_of, number, stable_alpha, whole
-from gradtail.theory.levy.exit_times import Gradient, Interval, brownian_exit_time, exit_time, interval, quadratic
+from gradtail.theory.levy.exit_times import (
+    Gradient,
+    Interval,
+    brownian_exit_time,
+    exit_time,
+    interval,
+    quadratic,
+)
 from gradtail.theory.levy.paths import euler
+from gradtail.theory.levy.stable import sample
 
+_AT_ONCE = 4096  # values of noise
 _LONGEST = 40.0  # of the time of theory: an exponential law exceeds it with probability 4e-18
 _COARSE = 20.0  # steps below which a mean time is felt to be made of steps
 _WIDE_NOISE = 0.3  # of eps over the width, from which the limit of small noise is far
@@ -129,7 +138,7 @@ def simulate_exit(
     Examples
     --------
     >>> print(simulate_exit(1.2, 1.0, 0.1, paths=1000))
-    first exit after 28.2 +- 0.89, theory 28.512 (ratio 0.989); variation 0.997 +- 0.03; 1000 paths, 0 censored
+    first exit after 26.719 +- 0.84, theory 28.51 (ratio 0.937); variation 0.989 +- 0.03; 1000 paths, 0 censored
     """
     alpha, (left, right), eps = stable_alpha(alpha), interval(a), number(eps, "eps", above=0.0)
     paths, dt, start = whole(paths, "paths", least=10), number(dt, "dt", above=0.0), number(start, "start")
@@ -142,7 +151,14 @@ def simulate_exit(
         theory = exit_time(alpha, (left, right), eps)
     longest = _LONGEST * theory if t_max is None else number(t_max, "t_max", above=0.0)
     times = first_passages(
-        alpha, eps, slope, np.full(paths, start), lambda x: ~((x > -left) & (x < right)), dt, longest, generator(seed)
+        alpha,
+        eps,
+        slope,
+        np.full(paths, start),
+        lambda x: ~((x > -left) & (x < right)),
+        dt,
+        longest,
+        generator(seed),
     )
     warnings = []
     if alpha < 2 and eps > _WIDE_NOISE * min(left, right):
@@ -162,14 +178,19 @@ def first_passages(
 ) -> FloatArray:
     """Return the time at which ``out(x)`` is first true for each path; inf beyond ``longest``."""
     times, going = np.full(x.size, np.inf), np.arange(x.size)
-    size, k = eps * dt ** (1 / alpha), 0
-    while going.size and (k + 1) * dt <= longest:
-        k += 1
-        x = euler(x, slope, dt, alpha, size, rng)
-        left: npt.NDArray[np.bool_] = out(x)
-        if left.any():
-            times[going[left]] = k * dt
-            going, x = going[~left], x[~left]
+    size, k, last = eps * dt ** (1 / alpha), 0, int(longest / dt)
+    while going.size and k < last:
+        # noise for some steps at once: a call for each costs more than the few paths that are left at last
+        block = min(max(_AT_ONCE // going.size, 1), last - k)
+        for push in size * sample(alpha, (block, going.size), seed=rng):
+            k += 1
+            x = euler(x, slope, dt, push[: going.size])
+            left: npt.NDArray[np.bool_] = out(x)
+            if left.any():
+                times[going[left]] = k * dt
+                going, x = going[~left], x[~left]
+                if not going.size:
+                    break
     return times
 
 
@@ -177,7 +198,9 @@ def _summary(times: FloatArray, theory: float, longest: float, dt: float, warnin
     exits = np.isfinite(times)
     n, censored = times.size, int(np.count_nonzero(~exits))
     if censored == n:
-        raise ValueError(f"t_max: expected a time by which some path has left, got {longest:.6g}: none of {n} had")
+        raise ValueError(
+            f"t_max: expected a time by which some path has left, got {longest:.6g}: none of {n} had"
+        )
     seen = times[exits]
     if censored:
         mean = (float(seen.sum()) + censored * longest) / seen.size
@@ -202,5 +225,7 @@ def passage(
 ) -> ExitTimes:  # fmt: skip
     """Simulate first passages from ``start`` to the right of ``beyond``."""
     longest = _LONGEST * theory
-    times = first_passages(alpha, eps, slope, np.full(paths, start), lambda x: ~(x <= beyond), dt, longest, seed)
+    times = first_passages(
+        alpha, eps, slope, np.full(paths, start), lambda x: ~(x <= beyond), dt, longest, seed
+    )
     return _summary(times, theory, longest, dt, [])

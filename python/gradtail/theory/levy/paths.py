@@ -63,8 +63,8 @@ def simulate_paths(
     every : int
         Positions are kept every so many steps, and at 0.
     box : (float, float), optional
-        Positions beyond are held at its ends. Gradients that grow faster than linearly need one: after a large jump
-        Euler's method overshoots, further each time.
+        Positions beyond are held at its ends. Gradients that grow faster than linearly need one: after a
+        large jump Euler's method overshoots, further each time.
     seed : int, Generator or None
 
     Returns
@@ -88,7 +88,9 @@ def simulate_paths(
     """
     x = np.array(start, np.float64)
     if x.ndim not in (1, 2) or not x.size or not np.isfinite(x).all():
-        raise ValueError(f"start: expected finite positions, shape (paths,) or (paths, d), got shape {x.shape}")
+        raise ValueError(
+            f"start: expected finite positions, shape (paths,) or (paths, d), got shape {x.shape}"
+        )
     alpha, eps, dt = stable_alpha(alpha), number(eps, "eps", least=0.0), number(dt, "dt", above=0.0)
     steps, every, rng = whole(steps, "steps"), whole(every, "every"), generator(seed)
     low, high = (-np.inf, np.inf) if box is None else (number(box[0], "box"), number(box[1], "box"))
@@ -96,14 +98,14 @@ def simulate_paths(
         raise ValueError(f"box: expected (low, high) with low below high, got ({low:g}, {high:g})")
     size, kept, times, held = eps * dt ** (1 / alpha), [x], [0.0], 0
     for k in range(1, steps + 1):
-        x = euler(x, gradient, dt, alpha, size, rng)
+        x = euler(x, gradient, dt, size * sample(alpha, x.shape, seed=rng))
         if box is not None:
             held += int(np.count_nonzero((x < low) | (x > high)))
             x = np.clip(x, low, high)
         elif not np.isfinite(x).all():
             raise ValueError(
-                f"box: expected one, since a path left float64 after {k} steps of dt = {dt:g} (the gradient grows too "
-                "fast for Euler's method), got None"
+                f"box: expected one, since a path left float64 after {k} steps of dt = {dt:g} (the gradient "
+                "grows too fast for Euler's method), got None"
             )
         if k % every == 0:
             kept.append(x)
@@ -111,12 +113,10 @@ def simulate_paths(
     return Paths(np.array(times), np.array(kept), held)
 
 
-def euler(
-    x: FloatArray, gradient: Gradient, dt: float, alpha: float, size: float, rng: np.random.Generator
-) -> FloatArray:
-    """Return positions one step later; ``size`` is that of the noise, eps dt**(1/alpha)."""
+def euler(x: FloatArray, gradient: Gradient, dt: float, push: FloatArray) -> FloatArray:
+    """Return positions one step later; ``push`` is the noise of the step."""
     with np.errstate(over="ignore", invalid="ignore"):
         slope = np.asarray(gradient(x), np.float64)
         if slope.shape != x.shape:
             raise ValueError(f"gradient: expected values of shape {x.shape}, got {slope.shape}")
-        return np.asarray(x - dt * slope + size * sample(alpha, x.shape, seed=rng))
+        return np.asarray(x - dt * slope + push)

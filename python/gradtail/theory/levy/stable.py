@@ -47,8 +47,8 @@ def sample(
     Notes
     -----
     Chambers, Mallows and Stuck (1976), J. Am. Stat. Assoc. 71, 340: with V uniform on (-pi/2, pi/2) and W
-    exponential, sin(alpha V) / cos(V)^(1/alpha) (cos((1 - alpha) V) / W)^((1 - alpha)/alpha). Normal and Cauchy values
-    come from their own samplers. About 60 ns a value.
+    exponential, sin(alpha V) / cos(V)^(1/alpha) (cos((1 - alpha) V) / W)^((1 - alpha)/alpha). Normal and
+    Cauchy values come from their own samplers. About 60 ns a value.
 
     Examples
     --------
@@ -94,7 +94,7 @@ def _standard(alpha: float, n: int, rng: np.random.Generator) -> FloatArray:
 
 
 def levy_constant(alpha: float) -> float:
-    r"""Return c of the density c \|y\|^(-1-alpha) of jumps of the process whose value at time 1 is standard stable.
+    r"""Return c of the density c \|y\|^(-1-alpha) of the jumps of a standard stable process.
 
     c = Gamma(1 + alpha) sin(pi alpha / 2) / pi, so that P(\|X\| > x) ~ 2 c x^-alpha / alpha; 0 for alpha = 2.
 

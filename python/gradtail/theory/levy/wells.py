@@ -23,9 +23,10 @@ _WALL = 5.0  # standard deviations in the outer wall beyond which Brownian paths
 class TwoWells:
     """A potential with minima at -width[0] and width[1], and a barrier at 0.
 
-    f falls from 0 at the barrier to -height at each minimum as height (2 r^3 - 3 r^2), r the distance from the barrier
-    over the width, and goes on as a parabola of the same curvature, 6 height / width^2: once continuously
-    differentiable twice in each well, with a gradient that grows linearly, so that Euler's method needs no box.
+    f falls from 0 at the barrier to -height at each minimum as height (2 r^3 - 3 r^2), r the distance from
+    the barrier over the width, and goes on as a parabola of the same curvature, 6 height / width^2: once
+    continuously differentiable twice in each well, with a gradient that grows linearly, so that Euler's
+    method needs no box.
 
     Attributes
     ----------
@@ -43,9 +44,13 @@ class TwoWells:
                 raise ValueError(f"{name}: expected a pair, left and right, got {len(pair)} values")
             object.__setattr__(self, name, pair)
 
-    def _of(self, x: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    def _of(self, x: FloatArray) -> tuple[FloatArray, FloatArray, npt.NDArray[np.bool_]]:
         right = x > 0
-        return np.where(right, self.width[1], self.width[0]), np.where(right, self.height[1], self.height[0]), right
+        return (
+            np.where(right, self.width[1], self.width[0]),
+            np.where(right, self.height[1], self.height[0]),
+            right,
+        )
 
     def potential(self, x: npt.ArrayLike) -> FloatArray:
         """Return f(x)."""
@@ -63,11 +68,11 @@ class TwoWells:
         return np.asarray(np.where(right, slope, -slope))
 
     def levy_time(self, alpha: float, eps: float) -> float:
-        """Mean time from the left well to the right one, as eps goes to 0: alpha width^alpha / (c eps^alpha)."""
+        """Mean time from the left well to the right one, for small eps: alpha width^alpha / (c eps^alpha)."""
         alpha, eps = stable_alpha(alpha), number(eps, "eps", above=0.0)
         if alpha == 2:
             raise ValueError("alpha: expected a number below 2 (brownian_time has the normal case), got 2")
-        return alpha / levy_constant(alpha) * (self.width[0] / eps) ** alpha
+        return float(alpha / levy_constant(alpha) * (self.width[0] / eps) ** alpha)
 
     def brownian_time(self, eps: float) -> float:
         """Mean time from the left minimum to half way into the right well under eps dW, exact."""
@@ -98,7 +103,11 @@ class TwoWells:
         ExitTimes
             Paths not there after 40 times the time of theory are counted as censored.
         """
-        alpha, eps, paths = stable_alpha(alpha), number(eps, "eps", above=0.0), whole(paths, "paths", least=10)
+        alpha, eps, paths = (
+            stable_alpha(alpha),
+            number(eps, "eps", above=0.0),
+            whole(paths, "paths", least=10),
+        )
         dt = number(dt, "dt", above=0.0)
         theory = self.brownian_time(math.sqrt(2) * eps) if alpha == 2 else self.levy_time(alpha, eps)
         return passage(
@@ -145,11 +154,19 @@ class Metastability:
     @property
     def verdict(self) -> str:
         """The result in words."""
-        (power, other), (rate, own) = self.width_power, self.height_rate
+        power, rate, other, own = (
+            f"{value:.2f} +- {error:.2g}"
+            for value, error in (
+                (self.width_power[0], self.width_power_stderr[0]),
+                (self.height_rate[0], self.height_rate_stderr[0]),
+                (self.width_power[1], self.width_power_stderr[1]),
+                (self.height_rate[1], self.height_rate_stderr[1]),
+            )
+        )
         return (
-            f"Lévy noise: time ~ width^{power:.2f} (alpha = {self.alpha:g}), and ~ exp({rate:.2f} height); Brownian noise: "
-            f"time ~ exp({own:.2f} height) (2 / eps^2 = {2 / self.eps_brownian**2:.2f} and a power of the height), and "
-            f"~ width^{other:.2f} (2, since curvature falls)"
+            f"Lévy noise: log time rises by {power} with log width (alpha = {self.alpha:g}) and by {rate} "
+            f"with height; Brownian noise: by {own} with height (2 / eps^2 = {2 / self.eps_brownian**2:.2f}, "
+            f"less what curvature takes) and by {other} with log width (2, by curvature alone)"
         )
 
     def __str__(self) -> str:
@@ -165,10 +182,10 @@ def compare_wells(
     *,
     widths: Sequence[float] = (1.0, 1.5, 2.0),
     heights: Sequence[float] = (0.5, 0.75, 1.0),
-    eps_levy: float = 0.05,
+    eps_levy: float = 0.1,
     eps_brownian: float = 0.7,
-    paths: int = 1000,
-    dt: float = 0.01,
+    paths: int = 500,
+    dt: float = 0.02,
     seed: int | np.random.Generator | None = 0,
 ) -> Metastability:
     """Compare what Lévy and Brownian noise make of the width and of the height of a well.
@@ -196,12 +213,15 @@ def compare_wells(
 
     Notes
     -----
-    For small noise the Lévy time goes with width^alpha whatever the height (Imkeller and Pavlyukevich 2006), the
-    Brownian one with exp(2 height / eps^2) (Kramers 1940) and, through the curvatures, width^2 / height. With the
-    default settings about 10 s.
+    For small noise the Lévy time goes with width^alpha whatever the height (Imkeller and Pavlyukevich 2006),
+    the Brownian one with exp(2 height / eps^2) (Kramers 1940) and, through the curvatures, width^2 / height.
+    With the default settings some 20 s.
     """
     alpha = stable_alpha(alpha)
-    eps_levy, eps_brownian = number(eps_levy, "eps_levy", above=0.0), number(eps_brownian, "eps_brownian", above=0.0)
+    eps_levy, eps_brownian = (
+        number(eps_levy, "eps_levy", above=0.0),
+        number(eps_brownian, "eps_brownian", above=0.0),
+    )
     for name, values in (("widths", widths), ("heights", heights)):
         if len(values) < 2 or any(b <= a for a, b in zip(values, list(values)[1:], strict=False)):
             raise ValueError(f"{name}: expected at least 2 numbers that ascend, got {list(values)}")
@@ -219,16 +239,14 @@ def compare_wells(
         )
     by_width = rows[: len(widths)]
     by_height = [rows[0], *rows[len(widths) :]]
-    powers = [_slope(np.log([r.width for r in by_width]), [pick(r) for r in by_width]) for pick in _NOISES]
-    rates = [_slope(np.array([r.height for r in by_height]), [pick(r) for r in by_height]) for pick in _NOISES]
+    at, up = np.log([row.width for row in by_width]), np.array([row.height for row in by_height])
+    powers = _slope(at, [row.levy for row in by_width]), _slope(at, [row.brownian for row in by_width])
+    rates = _slope(up, [row.levy for row in by_height]), _slope(up, [row.brownian for row in by_height])
     return Metastability(
         alpha, eps_levy, eps_brownian, tuple(rows),
         (powers[0][0], powers[1][0]), (powers[0][1], powers[1][1]),
         (rates[0][0], rates[1][0]), (rates[0][1], rates[1][1]),
     )  # fmt: skip
-
-
-_NOISES = (lambda row: row.levy, lambda row: row.brownian)
 
 
 def _slope(x: FloatArray, times: list[ExitTimes]) -> tuple[float, float]:
