@@ -37,8 +37,8 @@ class Law:
     b, d : int
         Batch size and dimension.
     tilts : float
-        Powers s of the length for which the parts of the plane that matter are kept; 0 is added. In between
-        the rule serves as well, if they are near enough (a factor of 1.5).
+        Powers s of the length for which the parts of the plane that matter are kept; 0 is added.
+        It serves for powers in between if the bells of neighbours overlap: up to 3, say.
     refine : int
         Panels are cut into so many: for checks.
 
