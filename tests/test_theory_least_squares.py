@@ -1,5 +1,6 @@
-"""Tail index of SGD on Gaussian least squares: exact moments, independent quadrature and Monte Carlo, printed values."""
+"""Tail index of SGD on Gaussian least squares: exact moments, other quadrature, Monte Carlo, printed values."""
 
+import itertools
 import math
 from fractions import Fraction
 
@@ -116,7 +117,7 @@ def test_one_dimension_by_another_quadrature(b, eta):
     def mean(f):
         return sum(
             integrate.quad(lambda x: f(x) * law.pdf(x), low, high, limit=400, epsabs=1e-12, epsrel=1e-11)[0]
-            for low, high in zip(cuts, cuts[1:], strict=False)
+            for low, high in itertools.pairwise(cuts)
         )
 
     rho = mean(lambda x: math.log(abs(1 - c * x)) if c * x != 1 else 0.0)
@@ -187,13 +188,20 @@ def test_eta_and_sigma_count_by_their_product():
     assert ls.tail_index(1e4, 1, 1, 0.01) == pytest.approx(ls.tail_index(1.0, 1, 1), abs=1e-9)
 
 
-def test_index_of_very_small_steps():
-    # log h is 0 at alpha = 2 k / c where k log(2 k) - k = 1/2, up to powers
-    k = 1.7956
-    for b, d in ((1, 1), (10, 50)):
-        alpha = ls.tail_index(1e-7 * b, b, d)
-        assert ls.moment(alpha, 1e-7 * b, b, d) == pytest.approx(1, abs=1e-7)
-        assert ls.tail_index(1e-7 * b, b, d) * 1e-7 == pytest.approx(k, rel=1e-3)
+@pytest.mark.parametrize("c", [1e-2, 1e-4, 1e-6, 1e-8])
+def test_index_of_very_small_steps(c):
+    alpha = ls.tail_index(c, 1, 1)
+    zero, mode = c**-0.5, math.sqrt(2 * alpha + 1 / c)
+
+    def density(t):
+        return 2 * math.exp(alpha * math.log(abs(1 - c * t * t)) - t * t / 2) / math.sqrt(2 * math.pi)
+
+    parts = ((0, min(9, zero)), (max(zero, mode - 9), mode), (mode, mode + 9))
+    h = sum(integrate.quad(density, low, high, epsrel=1e-12)[0] for low, high in parts)
+    assert h == pytest.approx(1, abs=max(1e-9, 1e-14 * alpha))
+    # its limit is 2 k / c with k log(2 k) - k = 1/2
+    assert alpha * c == pytest.approx(1.7956, rel=max(5e-4, 3 * c * math.log(1 / c)))
+    assert ls.tail_index(10 * c, 10, 50) * c == pytest.approx(1.7956, rel=max(5e-3, 50 * c * math.log(1 / c)))
 
 
 @settings(max_examples=12)
