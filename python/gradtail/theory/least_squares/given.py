@@ -173,8 +173,8 @@ def data_moment(
     -----
     A mean of \|M_k ... M_1\|^s rests on products so rare that no sample has them. Here a population of
     directions takes one step, is weighted by what the step did to lengths, to the power s, and resampled; the
-    means of weights multiply to the moment (Vanneste 2010, Phys. Rev. E 81, 036701). The bias falls as 1 /
-    particles. O(16 particles steps b d).
+    means of weights multiply to the moment (Vanneste 2010, Phys. Rev. E 81, 036701). Of the bias,
+    which falls as 1 / particles, the first order is taken off. O(16 particles steps b d).
 
     Examples
     --------
