@@ -79,7 +79,7 @@ def log(x):
     return math.log(x.numerator) - math.log(x.denominator)
 
 
-@pytest.mark.parametrize("share", [0.05, 0.6, 1.0, 1.4])
+@pytest.mark.parametrize("share", [0.05, 0.6, 1.4])
 @pytest.mark.parametrize(("b", "d"), SHAPES)
 def test_even_moments_are_those_of_chi_squared_laws(b, d, share):
     eta = share * ls.eta_crit(b, d)
@@ -147,7 +147,7 @@ def test_steps_on_drawn_data(eta, b, d, sigma):
 
 
 @pytest.mark.parametrize(("b", "d"), SHAPES)
-@pytest.mark.parametrize("share", [0.02, 0.5, 0.97, 1.0, 1.00001, 1.3, 30])
+@pytest.mark.parametrize("share", [0.02, 0.5, 1.00001, 30])
 def test_finer_panels_change_nothing(b, d, share):
     c = share * 2 / (d + b + 1)
     coarse, fine = (Law(c, b, d, 0.7, 3.0, refine=k) for k in (1, 2))
@@ -155,8 +155,7 @@ def test_finer_panels_change_nothing(b, d, share):
         assert coarse.log_growth(s) == pytest.approx(fine.log_growth(s), rel=1e-10, abs=1e-13)
 
 
-@pytest.mark.parametrize(("b", "d"), SHAPES)
-@pytest.mark.parametrize("sigma", [1.0, 0.01, 7.0])
+@pytest.mark.parametrize(("b", "d", "sigma"), [*((b, d, 1.0) for b, d in SHAPES), (3, 7, 0.01), (1, 1, 7.0)])
 def test_critical_and_largest_step(b, d, sigma):
     critical, largest = ls.eta_crit(b, d, sigma), ls.eta_max(b, d, sigma)
     assert critical < largest
@@ -204,7 +203,7 @@ def test_index_of_very_small_steps(c):
     assert ls.tail_index(10 * c, 10, 50) * c == pytest.approx(1.7956, rel=max(5e-3, 50 * c * math.log(1 / c)))
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(st.integers(1, 40), st.integers(1, 40), st.floats(0.02, 1.2), st.floats(1.02, 1.5))
 def test_orders(b, d, share, factor):
     eta = share * ls.eta_crit(b, d)
@@ -228,7 +227,7 @@ def test_sweeps():
     assert found.alpha == pytest.approx((1.492, 14.628, 23.864), abs=6e-4)
     assert found.monotone
     assert ls.sweep("sigma", [0.5, 1.0, 1.5, 2.0], eta=0.3, b=3, d=2).monotone
-    assert ls.sweep("eta", np.geomspace(0.01, 5, 12), b=2, d=3).monotone
+    assert ls.sweep("eta", np.geomspace(0.01, 5, 7), b=2, d=3).monotone
     broken = ls.Sweep("eta", (0.1, 0.2), (1.0, 1.5), (-1.0, -1.0), {})
     assert not broken.monotone
     assert not ls.Sweep("b", (1, 2), (1.0, None), (-1.0, 1.0), {}).monotone

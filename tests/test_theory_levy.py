@@ -132,7 +132,7 @@ def test_exits_at_full_size(curvature):
 def test_brownian_exits_and_asymmetric_intervals():
     found = levy.simulate_exit(2.0, (1.0, 0.7), 0.5, paths=2000, dt=0.0005, seed=2)
     assert found.theory == pytest.approx(quadratic_exit(1, 1.0, 0.7, math.sqrt(2) * 0.5), rel=1e-7)
-    # seen at steps alone, the ends lie 0.5826 standard deviations of a step further out (Broadie, Glasserman, Kou)
+    # seen at steps alone, the ends lie 0.5826 sd of a step further out (Broadie, Glasserman and Kou 1997)
     out = 0.5826 * math.sqrt(2) * 0.5 * math.sqrt(0.0005)
     corrected = quadratic_exit(1, 1.0 + out, 0.7 + out, math.sqrt(2) * 0.5)
     assert found.mean == pytest.approx(corrected, abs=4 * found.stderr)
@@ -181,7 +181,7 @@ def test_time_over_the_barrier_by_nested_quadrature():
     grid = np.linspace(-3.5, 0.5, 8001)
     inner = integrate.cumulative_trapezoid(np.exp(-2 / eps**2 * wells.potential(grid)), grid, initial=0)
     outer = [math.exp(u(y)) * i for y, i in zip(grid.tolist(), inner.tolist(), strict=True) if y >= -1]
-    want = 2 / eps**2 * np.trapezoid(outer, grid[grid >= -1])
+    want = 2 / eps**2 * integrate.trapezoid(outer, grid[grid >= -1])
     assert wells.brownian_time(eps) == pytest.approx(want, rel=2e-3)
 
 
