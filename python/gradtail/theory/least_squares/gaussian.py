@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from scipy import optimize
-
 from gradtail.theory.arguments import number, whole
 from gradtail.theory.least_squares.quadrature import Law
 
@@ -237,6 +235,8 @@ def stationary(eta: float, b: int, d: int, sigma: float = 1.0) -> tuple[float | 
 
 
 def _root(f: Callable[[float], float], low: float, high: float) -> float:
+    from scipy import optimize  # here, since it would lengthen the import of the package
+
     return float(optimize.brentq(f, low, high, xtol=1e-14 * high, rtol=1e-14))
 
 
