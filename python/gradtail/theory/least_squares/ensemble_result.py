@@ -126,9 +126,9 @@ class Ensemble:
                 f"{what}: log distances grow by {self.growth:.2g} +- {self.growth_stderr:.1g} a step "
                 "over the second half"
             )
-        if self.alpha is not None and self.alpha > 1.8:
+        if self.alpha is not None and 1.7 < self.alpha < 2.5:
             said.append(
-                "averages have the index min(alpha, 2); near 2 the estimate from finite runs is low by about 0.25"
+                "averages have the index min(alpha, 2); near 2 finite runs give about 0.25 too little"
             )
         return tuple(said)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from scipy import optimize
-
 from gradtail.theory.arguments import number, whole
 from gradtail.theory.least_squares.quadrature import Law
 
@@ -157,19 +155,14 @@ def tail_index(eta: float, b: int, d: int, sigma: float = 1.0) -> float:
         )
     if at_rest.mean_p >= 0:  # h(2) >= 1
         return _root(at_rest.log_growth, 0.0, 2.0) if at_rest.log_growth(2.0) > 0 else 2.0
+
+    def log_growth(s: float) -> float:  # each s has its own points: bells of different s may be far apart
+        return Law(c, b, d, s).log_growth(s)
+
     low, high = 2.0, max(3.0, 0.7 / c)
-    while Law(c, b, d, high).log_growth(high) < 0:
+    while log_growth(high) < 0:
         low, high = high, 1.5 * high
-    while high > 1.5 * low:
-        middle = math.sqrt(low * high)
-        if Law(c, b, d, middle).log_growth(middle) < 0:
-            low = middle
-        else:
-            high = middle
-    law = Law(c, b, d, low, high)
-    if law.log_growth(low) >= 0:  # this low is 2, and alpha is 2 to rounding
-        return low
-    return _root(law.log_growth, low, high)
+    return _root(log_growth, low, high) if log_growth(low) < 0 else low  # the latter is 2, to rounding
 
 
 def eta_crit(b: int, d: int, sigma: float = 1.0) -> float:
@@ -242,6 +235,8 @@ def stationary(eta: float, b: int, d: int, sigma: float = 1.0) -> tuple[float | 
 
 
 def _root(f: Callable[[float], float], low: float, high: float) -> float:
+    from scipy import optimize  # here, since it would lengthen the import of the package
+
     return float(optimize.brentq(f, low, high, xtol=1e-14 * high, rtol=1e-14))
 
 

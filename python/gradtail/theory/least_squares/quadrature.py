@@ -37,8 +37,8 @@ class Law:
     b, d : int
         Batch size and dimension.
     tilts : float
-        Powers s of the length for which the parts of the plane that matter are kept; 0 is added. In between
-        the rule serves as well, if they are near enough (a factor of 1.5).
+        Powers s of the length for which the parts of the plane that matter are kept; 0 is added.
+        It serves for powers in between if the bells of neighbours overlap: up to 3, say.
     refine : int
         Panels are cut into so many: for checks.
 
@@ -52,7 +52,9 @@ class Law:
         tilts, m = tuple(sorted({0.0, *tilts})), d - 1
         # where Y has no weight near 0, the zero of Q is seen from a distance: no panel need be smaller
         reach = max(math.exp(-38 / (m + 1)), _SMALLEST) / refine
-        left, off, width = _around(1 / math.sqrt(c), math.sqrt(b + 2 * tilts[-1]) + _MARGIN, reach, refine)
+        # beyond X = 1 / c a tilt s moves the bell of X up to 2 s from there, and that of Y up to s
+        beyond = 1 / c + 2 * tilts[-1] if tilts[-1] else 0.0
+        left, off, width = _around(1 / math.sqrt(c), math.sqrt(b + beyond) + _MARGIN, reach, refine)
         probes = _PROBES * width[:, None]
         profiles = _profiles(c, b, m, left[:, None] + probes, off[:, None] + probes, tilts)
         kept = _matter([p.max(axis=1) + np.log(width) for p in profiles])

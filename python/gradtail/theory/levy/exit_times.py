@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
-from scipy import interpolate
 
 from gradtail.states.magnitudes import FloatArray
 from gradtail.theory.arguments import number, stable_alpha
@@ -156,4 +155,6 @@ def brownian_exit_time(
 
 def _integral(x: FloatArray, y: FloatArray) -> FloatArray:
     """Return the integral of y from x[0] on, at every x."""
+    from scipy import interpolate  # here, since it would lengthen the import of the package
+
     return np.asarray(interpolate.CubicSpline(x, y).antiderivative()(x))
