@@ -18,7 +18,7 @@ def write(folder: Path, data: dict[str, Any]) -> None:
     from matplotlib.figure import Figure
 
     squares = [case for case in data["cases"] if case["kind"] == "squares"]
-    networks = [case for case in data["cases"] if case["kind"] == "network" and case["diverged"] is None]
+    networks = [case for case in data["cases"] if case["kind"] == "network" and case["lost"] is None]
     with style.styled():
         figure = Figure(figsize=(9, 4.2), layout="constrained")
         curves, points = figure.subplots(1, 2)

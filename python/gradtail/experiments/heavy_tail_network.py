@@ -68,8 +68,9 @@ def examine(
     run = _Run(model, at)
     if not run.go(images.train, interrupts, progress):
         return None
-    found: dict[str, Any] = {**asdict(at), "noise": at.eta / at.batch, "diverged": run.diverged}
-    if run.diverged is None:
+    lost = "no gradient left" if run.lost is None and _is_dead(model, images) else run.lost
+    found: dict[str, Any] = {**asdict(at), "noise": at.eta / at.batch, "lost": lost}
+    if lost is None:
         loss, accuracy = evaluate(model, images.train)
         test_loss, test_accuracy = evaluate(model, images.test)
         part = images.train[0][:samples], images.train[1][:samples]
@@ -92,6 +93,12 @@ def examine(
     return {**found, "seconds": time.perf_counter() - began}
 
 
+def _is_dead(model: nn.Module, images: Images) -> bool:
+    """Whether no unit is above zero for any example, so that nothing is learned any more."""
+    loss = nn.functional.cross_entropy(model(images.train[0]), images.train[1])
+    return not any(bool(slope.any()) for slope in torch.autograd.grad(loss, list(model.parameters())))
+
+
 class _Run:
     """Steps, and the average of the last iterates.
 
@@ -101,8 +108,8 @@ class _Run:
         By parameter, float64.
     growth : float
         Norm of all parameters at the end over that at the first of the last iterates.
-    diverged : int or None
-        Step at which the loss was found not to be finite.
+    lost : str or None
+        Why there is no network to look at: the loss was found not to be finite.
     """
 
     def __init__(self, model: nn.Module, at: Network) -> None:
@@ -110,7 +117,7 @@ class _Run:
         self._parameters: list[Tensor] = list(model.parameters())
         self.average = [torch.zeros_like(p, dtype=torch.float64) for p in self._parameters]
         self.growth = math.nan
-        self.diverged: int | None = None
+        self.lost: str | None = None
 
     def go(self, data: tuple[Tensor, Tensor], interrupts: Interrupts, progress: bool | None) -> bool:
         """Train; False after Ctrl-C."""
@@ -129,7 +136,7 @@ class _Run:
                 place += batch
                 loss = nn.functional.cross_entropy(self._model(inputs[chosen]), targets[chosen])
                 if step % _CHECKED == 0 and not bool(loss.isfinite()):
-                    self.diverged = step
+                    self.lost = f"diverged at step {step}"
                     return True
                 slopes = torch.autograd.grad(loss, parameters)
                 with torch.no_grad():
@@ -141,7 +148,7 @@ class _Run:
                 countdown.advance()
         self.growth = self._norm() / norm
         if not math.isfinite(self.growth):
-            self.diverged = at.iterations
+            self.lost = f"diverged at step {at.iterations}"
         for average in self.average:
             average /= at.last
         return True

@@ -155,7 +155,7 @@ class _Study:
         """Write the numbers of the cases done so far, so that none is lost."""
         cases = [self._cases[key] for key in self._items if key in self._cases]
         cases += [case for key, case in self._cases.items() if key not in self._items]
-        networks = [case for case in cases if case["kind"] == "network" and case["diverged"] is None]
+        networks = [case for case in cases if case["kind"] == "network" and case["lost"] is None]
         data = {
             "schema": SCHEMA, "identity": self._identity, "data": self._images.name,
             "images": len(self._images.train[0]), "sha256": self._images.sha256,

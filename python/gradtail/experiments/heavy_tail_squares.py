@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,7 @@ def examine(at: Squares) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@cache
 def curves() -> list[dict[str, Any]]:
     """Return alpha against the step size over its maximum, from theory."""
     made = []

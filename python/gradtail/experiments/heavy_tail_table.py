@@ -87,7 +87,7 @@ def _squares(cases: list[dict[str, Any]], settings: dict[str, Any]) -> list[str]
 
 def _networks(cases: list[dict[str, Any]], data: dict[str, Any]) -> list[str]:
     settings = data["settings"]
-    names = next((list(case["layers"]) for case in cases if case["diverged"] is None), [])
+    names = next((list(case["layers"]) for case in cases if case["lost"] is None), [])
     head = f"{'eta / b':>10}{'step':>8}{'batch':>6}{'seed':>5}"
     head += "".join(f"{name[-16:]:>18}" for name in names)
     head += f"{'lambda_max':>12}{'eta lambda':>11}{'train loss':>11}{'test loss':>10}{'gap':>9}"
@@ -100,8 +100,8 @@ def _networks(cases: list[dict[str, Any]], data: dict[str, Any]) -> list[str]:
     ]  # fmt: skip
     for case in sorted(cases, key=lambda one: (one["noise"], one["batch"], one["seed"])):
         line = f"{case['noise']:>10.4g}{case['eta']:>8.4g}{case['batch']:>6}{case['seed']:>5}"
-        if case["diverged"] is not None:
-            lines.append(f"{line}  diverged at step {case['diverged']}")
+        if case["lost"] is not None:
+            lines.append(f"{line}  {case['lost']}")
             continue
         for name in names:
             found = case["layers"][name]["after"]
@@ -113,7 +113,7 @@ def _networks(cases: list[dict[str, Any]], data: dict[str, Any]) -> list[str]:
             f"{case['test_loss']:>10.4f}{case['test_loss'] - case['train_loss']:>9.4f}"
             f"{100 * case['test_accuracy']:>8.2f} %{case['growth']:>8.3f}"
         )
-    start = next((case for case in cases if case["diverged"] is None), None)
+    start = next((case for case in cases if case["lost"] is None), None)
     if start is not None:
         found = [start["layers"][name]["before"] for name in names]
         texts = ["" if one is None else f"{one['alpha']:.3f} +- {one['stderr']:.3f}" for one in found]

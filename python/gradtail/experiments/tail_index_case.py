@@ -73,11 +73,10 @@ class Network:
     @property
     def looked_at(self) -> list[int]:
         """Steps before which the noise is looked at: the first, and up to the last."""
-        if self.looks < 2:
-            return [self.iterations]
         first = min(10, self.iterations)
-        ratio = (self.iterations / first) ** (1 / max(self.looks - 2, 1))
-        return sorted({0, *(round(first * ratio**i) for i in range(self.looks - 1))})
+        between = max(self.looks - 2, 0)
+        ratio = (self.iterations / first) ** (1 / max(between, 1))
+        return sorted({0, self.iterations, *(round(first * ratio**i) for i in range(between))})
 
 
 def linear_hinge(output: Tensor, target: Tensor) -> Tensor:
