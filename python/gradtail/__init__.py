@@ -2,7 +2,9 @@
 
 from gradtail.build import __version__, build_info, set_num_threads
 from gradtail.estimators import (
+    autocorrelation,
     clip_rate,
+    coordinate_autocorrelation,
     hill,
     hill_blocks,
     hill_curve,
@@ -10,6 +12,7 @@ from gradtail.estimators import (
     normality,
     powerlaw,
     quantile_blocks,
+    sampling_policy,
     spectrum,
     suggest_clip,
 )
@@ -20,8 +23,10 @@ __all__ = [
     "GradientStream",
     "Summary",
     "__version__",
+    "autocorrelation",
     "build_info",
     "clip_rate",
+    "coordinate_autocorrelation",
     "hill",
     "hill_blocks",
     "hill_curve",
@@ -29,6 +34,7 @@ __all__ = [
     "normality",
     "powerlaw",
     "quantile_blocks",
+    "sampling_policy",
     "set_num_threads",
     "spectrum",
     "suggest_clip",
