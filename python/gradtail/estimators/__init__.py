@@ -9,6 +9,12 @@ from gradtail.estimators.coordinate_autocorrelation import (
     coordinate_autocorrelation,
 )
 from gradtail.estimators.estimate import HillCurve, Slide, TailEstimate
+from gradtail.estimators.noise_scale import (
+    NoiseScale,
+    noise_scale,
+    noise_scale_from_batches,
+    noise_scale_from_micro,
+)
 from gradtail.estimators.policy_result import SamplingPolicy
 from gradtail.estimators.quantile import QuantileEstimate, quantile_blocks
 from gradtail.estimators.sampling_policy import sampling_policy
@@ -22,6 +28,7 @@ __all__ = [
     "CoordinateAutocorrelation",
     "CovarianceSpectrum",
     "HillCurve",
+    "NoiseScale",
     "QuantileEstimate",
     "SamplingPolicy",
     "Slide",
@@ -34,6 +41,9 @@ __all__ = [
     "hill_blocks",
     "hill_curve",
     "hill_curve_blocks",
+    "noise_scale",
+    "noise_scale_from_batches",
+    "noise_scale_from_micro",
     "quantile_blocks",
     "sampling_policy",
     "suggest_clip",
