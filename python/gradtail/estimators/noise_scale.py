@@ -167,9 +167,10 @@ def noise_scale(
     -----
     With b and B examples, (B big - b small) / (B - b) for |G|**2 and (small - big) / (1/b - 1/B) for
     tr(Sigma) are unbiased at each step, and are averaged over steps before the ratio is taken, as in
-    McCandlish, Kaplan and Amodei (2018), arXiv:1812.06162, appendix A.1. The confidence set is Fieller's. The variances come from
-    differences of successive steps (von Neumann 1941), so that a level that moves slowly is no noise, with
-    2 (K - 1)**2 / (3 K - 4) degrees of freedom; batches of different steps are taken for independent.
+    McCandlish, Kaplan and Amodei (2018), arXiv:1812.06162, appendix A.1. The confidence set is Fieller's. The
+    variances come from differences of successive steps (von Neumann 1941), so that a level that moves slowly
+    is no noise, with 2 (K - 1)**2 / (3 K - 4) degrees of freedom, or 2 K / k of the larger kurtosis k, where
+    few steps carry the spread; batches of different steps are taken for independent.
     A sketch into r buckets that all steps share adds 2 / r to both squared relative errors, which is the most
     that it can do. O(K).
 
@@ -198,7 +199,8 @@ def noise_scale(
     scale = _scale(pairs)
     moves = np.diff(pairs / scale, axis=1)
     variance = moves @ moves.T / (2 * (count - 1) * count)
-    dof = 2 * (count - 1) ** 2 / (3 * count - 4)
+    # a difference of two values of kurtosis k has (k + 3) / 2
+    dof = min(2 * (count - 1) ** 2 / (3 * count - 4), 2 * count / (2 * _kurtosis(moves) - 3))
     return _found(pairs.mean(axis=1), variance, scale, count, dof, "steps", buckets, left_out)
 
 
@@ -230,10 +232,9 @@ def noise_scale_from_batches(
     Notes
     -----
     |G|**2 is the mean inner product of two different batches, and tr(Sigma) the batch size times what the
-    mean squared norm exceeds it by; both U-statistics with variances by the jackknife over batches. Batches
-    of one epoch without replacement are not independent: |G|**2 is then too small by tr(Sigma) / N of N
-    examples.
-    O(n**2 m).
+    mean squared norm exceeds it by; both U-statistics with variances by the jackknife over batches, of n - 1
+    degrees of freedom, or fewer where few batches carry the spread. Batches of one epoch without replacement
+    are not independent: |G|**2 is then too small by tr(Sigma) / N of N examples. O(n**2 m).
 
     Examples
     --------
@@ -259,9 +260,10 @@ def noise_scale_from_batches(
     values = np.array([traces, squares])
     away = values - values.mean(axis=1, keepdims=True)
     variance = (n - 1) / n * away @ away.T
+    dof = min(n - 1.0, 2 * n / (_kurtosis(away) - 1))
     factor = math.ldexp(1.0, 2 * exponent)
     r = buckets if buckets is not None or exact is None else x.shape[1]
-    return _found(np.array([trace, square]) * factor, variance, factor, n, n - 1.0, "batches", r, left_out)
+    return _found(np.array([trace, square]) * factor, variance, factor, n, dof, "batches", r, left_out)
 
 
 def noise_scale_from_micro(
@@ -313,6 +315,13 @@ def noise_scale_from_micro(
             f"records: expected at least {FEWEST} steps of two micro-batches or more, got {len(some)}"
         )
     return noise_scale(small, big, small=np.full(len(some), size), big=n * size, buckets=buckets)
+
+
+def _kurtosis(away: FloatArray) -> float:
+    """Return the larger kurtosis of two rows of mean 0; at least that of normal numbers."""
+    square = np.mean(away**2, axis=1)
+    fourth = np.mean(away**4, axis=1)
+    return max(3.0, *np.divide(fourth, square**2, out=np.zeros(2), where=square > 0).tolist())
 
 
 def _scale(pairs: FloatArray) -> float:
