@@ -1,9 +1,23 @@
 """Pure functions from states or arrays to small frozen results."""
 
+from gradtail.estimators.autocorrelation import autocorrelation
+from gradtail.estimators.autocorrelation_result import Autocorrelation
 from gradtail.estimators.blocks import hill_blocks, hill_curve_blocks
 from gradtail.estimators.clip import ClipRate, ClipSuggestion, clip_rate, suggest_clip
+from gradtail.estimators.coordinate_autocorrelation import (
+    CoordinateAutocorrelation,
+    coordinate_autocorrelation,
+)
 from gradtail.estimators.estimate import HillCurve, Slide, TailEstimate
+from gradtail.estimators.noise_scale import (
+    NoiseScale,
+    noise_scale,
+    noise_scale_from_batches,
+    noise_scale_from_micro,
+)
+from gradtail.estimators.policy_result import SamplingPolicy
 from gradtail.estimators.quantile import QuantileEstimate, quantile_blocks
+from gradtail.estimators.sampling_policy import sampling_policy
 from gradtail.estimators.spectrum import CovarianceSpectrum, covariance_spectrum
 from gradtail.estimators.stable import (
     IterateIndex,
@@ -15,24 +29,40 @@ from gradtail.estimators.stable import (
 from gradtail.estimators.tail import hill, hill_curve
 
 __all__ = [
+    "Autocorrelation",
     "ClipRate",
     "ClipSuggestion",
+    "CoordinateAutocorrelation",
     "CovarianceSpectrum",
     "HillCurve",
+<<<<<<< HEAD
     "IterateIndex",
+=======
+    "NoiseScale",
+>>>>>>> wtD
     "QuantileEstimate",
+    "SamplingPolicy",
     "Slide",
     "StableEstimate",
     "TailEstimate",
+    "autocorrelation",
     "clip_rate",
+    "coordinate_autocorrelation",
     "covariance_spectrum",
     "hill",
     "hill_blocks",
     "hill_curve",
     "hill_curve_blocks",
+    "noise_scale",
+    "noise_scale_from_batches",
+    "noise_scale_from_micro",
     "quantile_blocks",
+<<<<<<< HEAD
     "stable_index",
     "stable_index_iterates",
     "stable_index_noise",
+=======
+    "sampling_policy",
+>>>>>>> wtD
     "suggest_clip",
 ]

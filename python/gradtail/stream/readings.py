@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, Literal
 
+from gradtail.estimators.autocorrelation import autocorrelation
+from gradtail.estimators.autocorrelation_result import Autocorrelation
 from gradtail.estimators.clip import ClipSuggestion, suggest_clip
 from gradtail.estimators.spectrum import CovarianceSpectrum, covariance_spectrum
 from gradtail.estimators.subspace import SubspaceStability, subspace_stability
@@ -302,6 +304,48 @@ class Readings:
         """
         ring = self.ring(group)
         return subspace_stability(ring.vectors, ring.norms, top=top, centred=centred)
+
+    def autocorrelation(
+        self,
+        group: str | None = None,
+        *,
+        period: int | None = None,
+        lags: int | None = None,
+        frozen: bool = False,
+        centred: bool = True,
+    ) -> Autocorrelation:
+        """Estimate the autocorrelation of what was observed over the steps of the window.
+
+        In training the full gradient answers the noise of the steps before, whatever the sampler: only an
+        order of batches that repeats can be told, ``repeats`` of the result, and of the rest it says that it
+        cannot tell. Of noise at fixed weights, ``frozen=True, centred=False``.
+
+        See :func:`gradtail.autocorrelation`, which is given :meth:`ring`.
+
+        Parameters
+        ----------
+        group : str, optional
+            As for :meth:`ring`.
+        period, lags, centred
+            As for that function.
+        frozen : bool
+            Whether all steps were at the same weights.
+
+        Raises
+        ------
+        ValueError
+            No such group, or fewer than two finite steps.
+        """
+        ring = self.ring(group)
+        return autocorrelation(
+            ring.vectors,
+            ring.norms,
+            steps=ring.steps,
+            lags=lags,
+            period=period,
+            centred=centred,
+            frozen=frozen,
+        )
 
     def suggest_clip(self, rate: float | None = None, **settings: Any) -> ClipSuggestion:
         """Suggest a clip threshold from the recorded norms.

@@ -1,5 +1,5 @@
 """What theory says of stochastic gradients: closed forms and simulators, apart from any gradient."""
 
-from gradtail.theory import least_squares, levy
+from gradtail.theory import epochs, least_squares, levy
 
-__all__ = ["least_squares", "levy"]
+__all__ = ["epochs", "least_squares", "levy"]
