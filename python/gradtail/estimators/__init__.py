@@ -35,11 +35,8 @@ __all__ = [
     "CoordinateAutocorrelation",
     "CovarianceSpectrum",
     "HillCurve",
-<<<<<<< HEAD
     "IterateIndex",
-=======
     "NoiseScale",
->>>>>>> wtD
     "QuantileEstimate",
     "SamplingPolicy",
     "Slide",
@@ -57,12 +54,9 @@ __all__ = [
     "noise_scale_from_batches",
     "noise_scale_from_micro",
     "quantile_blocks",
-<<<<<<< HEAD
+    "sampling_policy",
     "stable_index",
     "stable_index_iterates",
     "stable_index_noise",
-=======
-    "sampling_policy",
->>>>>>> wtD
     "suggest_clip",
 ]
