@@ -22,6 +22,7 @@ from gradtail.estimators import (
     stable_index_iterates,
     stable_index_noise,
     suggest_clip,
+    weight_variances,
 )
 from gradtail.states.summary import Summary, summarize
 from gradtail.stream import GradientStream
@@ -53,4 +54,5 @@ __all__ = [
     "suggest_clip",
     "summarize",
     "theory",
+    "weight_variances",
 ]

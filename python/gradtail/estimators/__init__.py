@@ -27,6 +27,8 @@ from gradtail.estimators.stable import (
     stable_index_noise,
 )
 from gradtail.estimators.tail import hill, hill_curve
+from gradtail.estimators.weight_variance import weight_variances
+from gradtail.estimators.weight_variance_result import WeightVariances
 
 __all__ = [
     "Autocorrelation",
@@ -42,6 +44,7 @@ __all__ = [
     "Slide",
     "StableEstimate",
     "TailEstimate",
+    "WeightVariances",
     "autocorrelation",
     "clip_rate",
     "coordinate_autocorrelation",
@@ -59,4 +62,5 @@ __all__ = [
     "stable_index_iterates",
     "stable_index_noise",
     "suggest_clip",
+    "weight_variances",
 ]

@@ -11,7 +11,6 @@ from gradtail.estimators.series import correlation_time
 from gradtail.estimators.weight_variance_result import Fluctuation, WeightVariances
 from gradtail.estimators.weight_window import variance_in_window
 from gradtail.states.magnitudes import FloatArray
-from gradtail.theory.arguments import whole
 from gradtail.theory.epochs import Policy, velocity_variance
 from gradtail.theory.epochs.policies import HeavyBall, check_batches, check_policy, real_values
 
@@ -116,7 +115,7 @@ def weight_variances(
         noise = np.broadcast_to(given, curved.shape).copy()
     expected, white = np.full(curved.shape, np.nan), np.full(curved.shape, np.nan)
     for target, one in ((expected, kind), (white, "replacement")):
-        shown = variance_in_window(curved[positive], steps, **settings, policy=one)  # type: ignore[arg-type]
+        shown = variance_in_window(curved[positive], steps, **settings, policy=one)
         target[positive] = noise[positive] * shown
     half = np.where(relaxed, curved, 0.0) / 2
     share = np.where(relaxed, half * weight, 0.0) ** 2  # of the variance of the sum, about

@@ -48,7 +48,8 @@ class Fluctuation:
         low, high = self.ci()
         return (
             f"fluctuation of the loss: {self.value:.4g} (95 % {low:.4g} to {high:.4g}), "
-            f"{self.value / self.expected:.3f} times theory's {self.expected:.4g}; white noise: {self.white:.4g}"
+            f"{self.value / self.expected:.3f} times theory's {self.expected:.4g}; "
+            f"white noise: {self.white:.4g}"
         )
 
 
@@ -69,7 +70,7 @@ class Quantity:
     n: int
 
     def ci(self, level: float = 0.95) -> tuple[float, float]:
-        """Normal interval."""
+        """Return the normal interval."""
         reach = float(special.ndtri((1 + level_of(level)) / 2)) * self.stderr
         return self.value - reach, self.value + reach
 
