@@ -54,6 +54,8 @@ class Checkpoints(Readings):
             plain = unpack(state)
             clip.load_state_dict(plain["clip"])
             self._observer.load_state_dict(plain)
+        if self._trajectory is not None:  # the weights are others now
+            self._trajectory.cut()
         self._clip = clip
         self._norm = None
         self._stepped.clear()
@@ -87,6 +89,8 @@ class Checkpoints(Readings):
             raise ValueError(f"step: expected an int of at least 0, got {step}")
         kept = self._observer.rollback(last)
         self._clip.cut(last)
+        if self._trajectory is not None:
+            self._trajectory.cut(last)
         self._norm = None
         self._stepped.clear()
         return kept

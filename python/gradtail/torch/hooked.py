@@ -88,7 +88,9 @@ class Hooked(Checkpoints):
             except BaseException:
                 self._turn.give_back()  # nothing was observed: the same gradients may come again
                 raise
-        if (number := self._observer.last) is not None:
+            if (number := self._observer.last) is not None and (trajectory := self._trajectory) is not None:
+                self._guard.run(lambda: trajectory.record(number), None, number)
+        if number is not None:
             self._observer.cadence.note(number, observed, *self._stopwatch.newest)
         return observed
 

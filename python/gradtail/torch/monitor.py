@@ -25,6 +25,7 @@ from gradtail.torch.arguments import (
 from gradtail.torch.attach import Attachment
 from gradtail.torch.cadence import Cadence
 from gradtail.torch.clip import Clip
+from gradtail.torch.directions import Trajectory, as_trajectory
 from gradtail.torch.fold import Fold
 from gradtail.torch.guard import Guard, OnError
 from gradtail.torch.hints import Hints
@@ -36,7 +37,7 @@ from gradtail.torch.scaling import Scaling
 from gradtail.torch.turn import Turn
 from gradtail.torch.within import Within
 
-OWN = ("optimizer", "every", "max_overhead", "when", "params", "scaler", "on_error")
+OWN = ("optimizer", "every", "max_overhead", "when", "params", "scaler", "on_error", "directions")
 
 
 class Monitor(Within):
@@ -83,6 +84,10 @@ class Monitor(Within):
     on_error : {"disable", "raise"}
         What an error inside the monitor does: by default it warns once and switches the monitor
         off; training goes on, and ``clip_`` still clips.
+    directions : HessianSpectrum, Tensor of shape (n, k), or Directions, optional
+        Record the weights along these at every step, such as eigenvectors of the Hessian from
+        ``hessian_spectrum(..., vectors=True)``. A step then reads all k n elements of them besides its pass:
+        see :class:`gradtail.torch.directions.Trajectory`, which :attr:`directions` is. No part of a state.
     **options
         Of :class:`gradtail.GradientStream`: bits, window, sketch, tracks, coordinates, groups, seed,
         history, memory, backend.
@@ -134,6 +139,7 @@ class Monitor(Within):
         params: Filter | None = None,
         scaler: Any = None,
         on_error: OnError = "disable",
+        directions: Any = None,
         **options: Any,
     ) -> None:
         check_options(options, OWN)
@@ -149,6 +155,7 @@ class Monitor(Within):
         parameters = watched_parameters(model, params)
         check_parameters(parameters)
         self._build(parameters, cadence, on_error, options, optimizers, scaling)
+        self._trajectory = as_trajectory(directions, parameters)
         check_groups(options.get("groups"), [name for name, _ in parameters])
         self._hints.expect(unwatched_parameters(model, parameters), optimizers)
         if when == "optimizer":
@@ -179,6 +186,7 @@ class Monitor(Within):
         self._attached: list[Attachment] = []
         self._stepped: set[int] = set()  # optimizers whose hook has run in the newest step
         self._norm: Norm | None = None
+        self._trajectory: Trajectory | None = None
 
     def step(self, loss: Tensor | float | None = None, *, step: int | None = None) -> None:
         """Observe the gradients as they are.

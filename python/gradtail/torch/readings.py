@@ -18,6 +18,7 @@ from gradtail.states.track_ring import Tracks
 from gradtail.stream import GradientStream, Latest
 from gradtail.torch.attach import Attachment
 from gradtail.torch.clip import Clip
+from gradtail.torch.directions import Trajectory
 from gradtail.torch.guard import Guard
 from gradtail.torch.micro import MicroSteps
 from gradtail.torch.observer import Observer
@@ -42,6 +43,7 @@ class Readings:
     _norm: Norm | None
     _attached: list[Attachment]
     _scaling: Scaling | None
+    _trajectory: Trajectory | None
 
     def __repr__(self) -> str:
         observer = self._observer
@@ -166,6 +168,11 @@ class Readings:
     def coordinates(self, name: str) -> CoordinateMoments:
         """Return moments over steps of coordinates: :meth:`gradtail.GradientStream.coordinates`."""
         return self.stream.coordinates(name)
+
+    @property
+    def directions(self) -> Trajectory | None:
+        """Weights along the directions given, step by step; None without."""
+        return self._trajectory
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the stream to a file that ``gradtail report`` reads: :meth:`gradtail.GradientStream.save`.

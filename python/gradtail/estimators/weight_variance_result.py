@@ -1,0 +1,280 @@
+"""What the variance of weights along directions of known curvature is returned as."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special
+
+from gradtail.states.magnitudes import FloatArray
+from gradtail.theory.arguments import level_of
+from gradtail.theory.epochs import Policy, crossover_curvature, weight_variance
+
+_BINS = 8  # rows of the text
+_NEAR = 3.0  # a factor in curvature about the crossover, within which it is looked for
+_FEWEST = 6  # directions that a line is laid through
+
+
+@dataclass(frozen=True)
+class Fluctuation:
+    """Half the sum of curvature times weight variance over the directions compared: the loss they cost.
+
+    Attributes
+    ----------
+    value, stderr : float
+        Measured, about the mean of the window.
+    freedom : float
+        Epochs that are worth one independent one, less 1.
+    expected, white : float
+        By theory for the way batches are drawn, and for noise without memory, in the same window.
+    """
+
+    value: float
+    stderr: float
+    freedom: float
+    expected: float
+    white: float
+
+    def ci(self, level: float = 0.95) -> tuple[float, float]:
+        """Interval by Student's t on the logarithm."""
+        low, high = _interval(np.array(self.value), np.array(self.stderr), np.array(self.freedom), level)
+        return float(low), float(high)
+
+    def __str__(self) -> str:
+        low, high = self.ci()
+        return (
+            f"fluctuation of the loss: {self.value:.4g} (95 % {low:.4g} to {high:.4g}), "
+            f"{self.value / self.expected:.3f} times theory's {self.expected:.4g}; "
+            f"white noise: {self.white:.4g}"
+        )
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number and how sure it is.
+
+    Attributes
+    ----------
+    value, stderr : float
+        NaN where it cannot be said.
+    n : int
+        Directions that it rests on.
+    """
+
+    value: float
+    stderr: float
+    n: int
+
+    def ci(self, level: float = 0.95) -> tuple[float, float]:
+        """Return the normal interval."""
+        reach = float(special.ndtri((1 + level_of(level)) / 2)) * self.stderr
+        return self.value - reach, self.value + reach
+
+    def __str__(self) -> str:
+        return "not known" if math.isnan(self.value) else f"{self.value:.4g} +- {self.stderr:.2g}"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class WeightVariances:
+    """Variances of weights and of their steps along k directions, beside theory.
+
+    Attributes
+    ----------
+    curvature : ndarray of float64, shape (k,)
+    weight, weight_stderr : ndarray of float64, shape (k,)
+        Mean square about the mean of the window.
+    weight_freedom : ndarray of float64, shape (k,)
+        Epochs over their correlation time, less 1.
+    velocity, velocity_stderr, velocity_freedom : ndarray of float64, shape (k,)
+        Of the differences of successive weights.
+    noise_variance : ndarray of float64, shape (k,)
+        C, the variance of the noise of a batch.
+    noise_from : {"given", "velocity"}
+        Where C is from; from the velocity, theory's velocity variance is the measured one.
+    expected, white : ndarray of float64, shape (k,)
+        Weight variance that a window of this length shows: by theory for ``policy``, and for white noise. NaN
+        where the curvature is not positive.
+    expected_velocity : ndarray of float64, shape (k,)
+    relaxed : ndarray of bool, shape (k,)
+        Whether the relaxation time (1 - beta) / (eta curvature) is within the window: directions that are
+        not are not compared.
+    eta, beta : float
+    M : int
+        Batches of an epoch.
+    policy : {"reshuffle", "replacement", "fixed"}
+    epochs : int
+        Whole epochs of the window.
+    fluctuation : Fluctuation
+        Of the loss, over the directions compared.
+    warnings : tuple of str
+    """
+
+    curvature: FloatArray
+    weight: FloatArray
+    weight_stderr: FloatArray
+    weight_freedom: FloatArray
+    velocity: FloatArray
+    velocity_stderr: FloatArray
+    velocity_freedom: FloatArray
+    noise_variance: FloatArray
+    noise_from: Literal["given", "velocity"]
+    expected: FloatArray
+    white: FloatArray
+    expected_velocity: FloatArray
+    relaxed: npt.NDArray[np.bool_]
+    eta: float
+    beta: float
+    M: int
+    policy: Policy
+    epochs: int
+    fluctuation: Fluctuation
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def compared(self) -> int:
+        """Number of directions that can have relaxed."""
+        return int(np.count_nonzero(self.relaxed))
+
+    @property
+    def ratio(self) -> FloatArray:
+        """Weight variance over that expected, shape (k,)."""
+        return self.weight / self.expected
+
+    @property
+    def velocity_ratio(self) -> FloatArray:
+        """Velocity variance over that expected, shape (k,)."""
+        return self.velocity / self.expected_velocity
+
+    @property
+    def excess(self) -> FloatArray:
+        """Weight variance above that expected, as a share of that of white noise, shape (k,).
+
+        Noise that depends on the weights does not cancel over an epoch: it adds a small white part, which is
+        all there is in flat directions.
+        """
+        return (self.weight - self.expected) / self.white
+
+    @property
+    def correlation_time(self) -> FloatArray:
+        """Correlation time of the velocity in steps, 2 Var theta / Var v, shape (k,)."""
+        return 2 * self.weight / self.velocity
+
+    @property
+    def expected_correlation_time(self) -> FloatArray:
+        """The same of theory, in this window."""
+        return 2 * self.expected / self.expected_velocity
+
+    @property
+    def relaxation_time(self) -> FloatArray:
+        """(1 - beta) / (eta curvature) in steps; inf where the curvature is not positive."""
+        positive = self.curvature > 0
+        found = np.full(self.curvature.shape, np.inf)
+        found[positive] = (1 - self.beta) / (self.eta * self.curvature[positive])
+        return found
+
+    @property
+    def crossover(self) -> float:
+        """Curvature below which the variance is reduced, by theory: 3 (1 - beta) / (eta M)."""
+        return crossover_curvature(eta=self.eta, beta=self.beta, M=self.M)
+
+    @property
+    def measured_crossover(self) -> Quantity:
+        """Curvature at which the measured variance is as much below white noise as theory's at its crossover.
+
+        By a line through log ratio over log curvature of the directions within a factor 3 of the predicted
+        crossover, weighted by their errors; its own error is from their scatter.
+        """
+        r = np.log(self.weight / np.where(self.relaxed, self.white, np.nan))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            x = np.log(self.curvature / self.crossover)
+        near = self.relaxed & (np.abs(x) <= math.log(_NEAR))
+        n = int(near.sum())
+        if n < _FEWEST or not (x[near].min() < 0 < x[near].max()):
+            return Quantity(math.nan, math.nan, n)
+        settings = {"eta": self.eta, "beta": self.beta, "M": self.M}
+        white = float(weight_variance(self.crossover, **settings, policy="replacement"))  # type: ignore[arg-type]
+        level = math.log(float(weight_variance(self.crossover, **settings)) / white)  # type: ignore[arg-type]
+        w = 1 / np.maximum(self.weight_stderr[near] / self.weight[near], 1e-12) ** 2
+        design = np.stack([np.ones(n), x[near]], axis=1)
+        inverse = np.linalg.inv(design.T @ (w[:, None] * design))
+        a, b = inverse @ (design.T @ (w * r[near]))
+        scatter = max(1.0, float(np.sum(w * (r[near] - a - b * x[near]) ** 2) / (n - 2)))
+        if not b > 2 * math.sqrt(inverse[1, 1] * scatter):
+            return Quantity(math.nan, math.nan, n)  # no crossing to be seen
+        at = (level - a) / b
+        gradient = np.array([1.0, at])
+        error = math.sqrt(float(gradient @ inverse @ gradient) * scatter) / b
+        value = self.crossover * math.exp(at)
+        return Quantity(value, value * error, n)
+
+    @property
+    def white_excess(self) -> Quantity:
+        """Mean of :attr:`excess` over the directions compared, weighted by its errors."""
+        some = self.relaxed
+        n = int(some.sum())
+        if not n:
+            return Quantity(math.nan, math.nan, 0)
+        # relative errors: a variance that came out small by chance has a small error too
+        error = self.weight_stderr[some] / self.weight[some] * self.expected[some] / self.white[some]
+        w = 1 / error**2
+        mean = float(np.sum(w * self.excess[some]) / w.sum())
+        scatter = float(np.sum(w * (self.excess[some] - mean) ** 2)) / max(1, n - 1)
+        return Quantity(mean, math.sqrt(max(1.0, scatter) / float(w.sum())), n)
+
+    def weight_ci(self, level: float = 0.95) -> tuple[FloatArray, FloatArray]:
+        """Interval of each weight variance by Student's t on the logarithm, from the spread over epochs."""
+        return _interval(self.weight, self.weight_stderr, self.weight_freedom, level)
+
+    def velocity_ci(self, level: float = 0.95) -> tuple[FloatArray, FloatArray]:
+        """Interval of each velocity variance, as :meth:`weight_ci`."""
+        return _interval(self.velocity, self.velocity_stderr, self.velocity_freedom, level)
+
+    def __repr__(self) -> str:
+        return f"WeightVariances({self.curvature.size} directions, {self.compared} compared, {self.policy})"
+
+    def __str__(self) -> str:
+        k = self.curvature.size
+        left = k - self.compared
+        lines = [
+            f"weights along {k} directions over {self.epochs} epochs of {self.M} steps, {self.policy}: "
+            f"{self.compared} compared"
+            + (f", {left} left out, which cannot have relaxed in the window" if left else "")
+        ]
+        if self.compared:
+            lines += self._rows()
+            lines += [
+                f"  crossover curvature: {self.crossover:.4g} by theory, measured {self.measured_crossover}",
+                f"  white noise on top: {100 * self.white_excess.value:.2f} +- "
+                f"{100 * self.white_excess.stderr:.2g} % of what uncorrelated noise would do",
+                f"  {self.fluctuation}",
+            ]
+        return "\n".join([*lines, *(f"  warning: {w}" for w in self.warnings)])
+
+    def _rows(self) -> list[str]:
+        order = np.flatnonzero(self.relaxed)
+        order = order[np.argsort(-self.curvature[order])]
+        names = ("curvature", "n", "Var theta", "theory", "white", "measured/theory", "Var v ratio", "time")
+        rows = ["  " + "".join(f"{name:>16}" for name in names)]
+        for some in np.array_split(order, min(_BINS, order.size)):
+            ratio = self.ratio[some]
+            rows.append(
+                "  "
+                + f"{np.exp(np.log(self.curvature[some]).mean()):>16.4g}{some.size:>16}"
+                + f"{self.weight[some].mean():>16.4g}{self.expected[some].mean():>16.4g}"
+                + f"{self.white[some].mean():>16.4g}{np.exp(np.log(ratio).mean()):>16.3f}"
+                + f"{np.exp(np.log(self.velocity_ratio[some]).mean()):>16.3f}"
+                + f"{np.exp(np.log(self.correlation_time[some]).mean()):>16.4g}"
+            )
+        return rows
+
+
+def _interval(
+    value: FloatArray, stderr: FloatArray, freedom: FloatArray, level: float
+) -> tuple[FloatArray, FloatArray]:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        reach = np.exp(special.stdtrit(freedom, (1 + level_of(level)) / 2) * stderr / value)
+    return value / reach, value * reach
