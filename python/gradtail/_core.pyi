@@ -8,6 +8,7 @@ import numpy.typing as npt
 record_size: int
 view_size: int
 piece_size: int
+log_sums_size: int
 
 class _Device(TypedDict):
     name: str
@@ -27,7 +28,11 @@ def describe(
     items: list[Any], types: tuple[type, ...], exchange: object, views: npt.NDArray[np.void]
 ) -> bool: ...
 def summarize(
-    views: npt.NDArray[np.void], records: npt.NDArray[np.void], counts: npt.NDArray[np.uint64], bits: int
+    views: npt.NDArray[np.void],
+    records: npt.NDArray[np.void],
+    counts: npt.NDArray[np.uint64],
+    bits: int,
+    logs: npt.NDArray[np.void] | None = None,
 ) -> None: ...
 def observe(
     views: npt.NDArray[np.void],
@@ -39,6 +44,7 @@ def observe(
     row_sketches: npt.NDArray[np.float64] | None,
     tracks: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]] | None,
     pieces: npt.NDArray[np.void] | None,
+    logs: npt.NDArray[np.void] | None = None,
 ) -> None: ...
 def sketch(views: npt.NDArray[np.void], out: npt.NDArray[np.float64]) -> None: ...
 def update_coordinates(views: npt.NDArray[np.void], pieces: npt.NDArray[np.void]) -> None: ...
@@ -48,8 +54,15 @@ def fold(
     records: npt.NDArray[np.void],
     counts: npt.NDArray[np.uint64],
     bits: int,
+    into_logs: npt.NDArray[np.void] | None = None,
+    logs: npt.NDArray[np.void] | None = None,
 ) -> None: ...
-def clear(records: npt.NDArray[np.void], counts: npt.NDArray[np.uint64], bits: int) -> None: ...
+def clear(
+    records: npt.NDArray[np.void],
+    counts: npt.NDArray[np.uint64],
+    bits: int,
+    logs: npt.NDArray[np.void] | None = None,
+) -> None: ...
 def num_threads() -> int: ...
 def set_num_threads(n: int) -> None: ...
 def simd_levels() -> list[str]: ...
