@@ -2,8 +2,8 @@
 
 For arrays in CUDA memory in a build whose native extension has no CUDA kernels. Everything whose
 length is that of an array happens where the array lies, on CuPy's current stream of that device; a
-record, the bins, the sketch and the values that are followed come to the host. One array takes some
-hundred launches and several waits, so this answers, and is not fast.
+record, the bins, the sketch, a sum of every 64 values and the values that are followed come to the host.
+One array takes some hundred launches and several waits, so this answers, and is not fast.
 
 Who comes here: ``backend="cupy"`` by name, and CuPy arrays under every other name
 (:mod:`gradtail.backends`). Arrays in host memory are read with ``xp = numpy``.

@@ -43,8 +43,8 @@ FloatArray = npt.NDArray[np.float64]
 
 _PAGE = 4096
 _ROOM = (
-    "plan", "rows", "groups", "elements", "keys", "known", "newest", "present", "home", "timeline",
-    "row_sketches", "group_ring", "tracks", "coordinates", "arrangements",
+    "settings", "plan", "rows", "groups", "elements", "keys", "known", "newest", "present", "home",
+    "timeline", "row_sketches", "group_ring", "tracks", "coordinates", "arrangements",
 )  # fmt: skip
 
 
