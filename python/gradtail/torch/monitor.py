@@ -85,7 +85,7 @@ class Monitor(Within):
         off; training goes on, and ``clip_`` still clips.
     **options
         Of :class:`gradtail.GradientStream`: bits, window, sketch, tracks, coordinates, groups, seed,
-        history, memory, backend.
+        history, memory, stable, backend.
 
     Attributes
     ----------
