@@ -29,6 +29,8 @@ def test_torch_the_readings_are_those_of_the_stream(tmp_path: Path) -> None:
     assert monitor.history is stream.history
     assert str(monitor.spectrum()) == str(stream.spectrum())
     assert str(monitor.spectrum("2", centred=False)) == str(stream.spectrum("2", centred=False))
+    assert monitor.stable_index("0", 64) == stream.stable_index("0", 64)
+    assert monitor.stable_curve(block=64) == stream.stable_curve(block=64)
     assert str(monitor.suggest_clip(0.1)) == str(stream.suggest_clip(0.1))
     np.testing.assert_array_equal(monitor.tracks(["0.weight"]).values, stream.tracks(["0.weight"]).values)
     np.testing.assert_array_equal(monitor.coordinates("0.weight").mean, stream.coordinates("0.weight").mean)

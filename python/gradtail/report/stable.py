@@ -23,6 +23,7 @@ MOST_LAYERS = 5
 """Layers that are drawn beside the whole model, those of most values."""
 
 _SURE = 0.05
+_SUMS_A_POINT = 25  # fewer make a line that is noise
 
 
 def collect(stream: GradientStream) -> Data:
@@ -43,7 +44,8 @@ def collect(stream: GradientStream) -> Data:
 
 def _row(stream: GradientStream, group: str | None, found: GradientAlpha) -> Data:
     curve = stream.stable_curve(group, found.block)
-    first, last, alpha = ([one[i] for one in curve] for i in range(3))
+    first, last = [one[0] for one in curve], [one[1] for one in curve]
+    alpha = [one[2] for one in curve]
     return {
         "alpha": found.alpha,
         "stderr": found.stderr,
@@ -56,17 +58,23 @@ def _row(stream: GradientStream, group: str | None, found: GradientAlpha) -> Dat
         "sizes": [{"block": one.block, "alpha": one.alpha, "sums": one.blocks} for one in found.sizes],
         "warnings": list(found.warnings),
         "time_line": {"first_step": first, "last_step": last, "alpha": rounded(alpha)},
-        "jump": _jump([(a + b) / 2 for a, b in zip(first, last, strict=True)], alpha),
+        "jump": _jump(first, alpha, last),
     }
 
 
-def _jump(steps: list[float], values: list[float]) -> Data | None:
-    """Take the most marked rise; None where there are too few values for one."""
+def _jump(steps: list[int], values: list[float], last: list[int] | None = None) -> Data | None:
+    """Take the most marked rise; None where there are too few values for one.
+
+    Values are those of ``steps``, or of the steps from there to ``last``.
+    """
     if sum(map(math.isfinite, values)) < FEWEST:
         return None
     found = jump_after_minimum(values, steps)
     names = ("before", "after", "rise", "stderr", "pvalue", "from_minimum", "minimum", "minimum_step")
-    return {name: getattr(found, name) for name in names}
+    taken = {name: getattr(found, name) for name in names}
+    if last is not None:
+        taken["before"] = last[steps.index(int(found.before))]
+    return taken
 
 
 def accuracy_jump(accuracy: Data | None) -> Data | None:
@@ -101,8 +109,8 @@ def two_phases(data: Data) -> str:
     jump = data["stable"]["whole"]["jump"]
     if jump is None:
         return f"too few blocks of steps to tell ({FEWEST} needed)"
-    at = f"between steps {words.number(jump['before'], 4)} and {words.number(jump['after'], 4)}"
-    p = f"p = {words.number(jump['pvalue'], 2)}"
+    at = f"between steps {jump['before']:.0f} and {jump['after']:.0f}"
+    p = f"p = {jump['pvalue']:.2g}"
     if jump["pvalue"] > _SURE:
         return f"no jump of alpha ({p})"
     said = f"alpha jumps up {at} ({p})"
@@ -110,7 +118,7 @@ def two_phases(data: Data) -> str:
     rise = data["stable"].get("accuracy_jump")
     if rise is None:
         return said
-    where = f"steps {words.number(rise['before'], 4)} and {words.number(rise['after'], 4)}"
+    where = f"steps {rise['before']:.0f} and {rise['after']:.0f}"
     if rise["pvalue"] > _SURE:
         return f"{said}; the accuracy has no jump"
     return f"{said}; the accuracy rises most between {where}"
@@ -128,13 +136,13 @@ def figure(data: Data, width: float) -> Figure:
     series = [(name, history.get(name)) for name in ("loss", "accuracy")]
     series = [(name, one) for name, one in series if one and one["steps"]]
     tall, low = 0.5 * width, 0.26 * width
-    height = tall + low * len(series) + 1.5
+    height = tall + low * len(series) + 1.02
     drawn = style.figure(width, height)
     left, across = 0.68 / width, 1 - 0.83 / width
     bottom = 0.52 + low * len(series)
     ax = drawn.add_axes((left, bottom / height, across, tall / height))
     _alphas(ax, found)
-    panels.heading(ax, "Gradient alpha", two_phases(data))
+    panels.heading(ax, "Gradient alpha over the steps", two_phases(data).partition(";")[0])
     ax.set_ylabel("alpha of sums of neighbours")
     beneath = ax
     for i, (name, one) in enumerate(series):
@@ -155,7 +163,8 @@ def figure(data: Data, width: float) -> Figure:
 
 
 def _alphas(ax: Axes, found: Data) -> None:
-    largest = sorted(found["layers"], key=lambda row: -row["sums"] * row["block"])[:MOST_LAYERS]
+    enough = [row for row in found["layers"] if row["sums"] >= _SUMS_A_POINT * len(row["time_line"]["alpha"])]
+    largest = sorted(enough, key=lambda row: -row["sums"] * row["block"])[:MOST_LAYERS]
     rows = [("whole model", found["whole"]), *((row["name"], row) for row in largest)]
     for (name, row), colour in zip(rows, (style.INK, *style.SERIES[1:]), strict=False):
         line = row["time_line"]
