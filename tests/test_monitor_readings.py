@@ -29,8 +29,6 @@ def test_torch_the_readings_are_those_of_the_stream(tmp_path: Path) -> None:
     assert monitor.history is stream.history
     assert str(monitor.spectrum()) == str(stream.spectrum())
     assert str(monitor.spectrum("2", centred=False)) == str(stream.spectrum("2", centred=False))
-    assert monitor.stable_index("0", 64) == stream.stable_index("0", 64)
-    assert monitor.stable_curve(block=64) == stream.stable_curve(block=64)
     assert str(monitor.suggest_clip(0.1)) == str(stream.suggest_clip(0.1))
     np.testing.assert_array_equal(monitor.tracks(["0.weight"]).values, stream.tracks(["0.weight"]).values)
     np.testing.assert_array_equal(monitor.coordinates("0.weight").mean, stream.coordinates("0.weight").mean)
@@ -62,3 +60,21 @@ def test_torch_the_newest_step_in_three_numbers(backend: str, value: float, norm
     assert monitor.latest() is None
     with pytest.raises(AttributeError):
         found.step = 3
+
+
+def test_torch_gradient_alpha_of_every_layer() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(30, 40), torch.nn.Tanh(), torch.nn.Linear(40, 30))
+    monitor, bare = Monitor(model), Monitor(model, stable=False)
+    for step in range(12):
+        torch.manual_seed(step)
+        model.zero_grad()
+        (model(torch.randn(8, 30)) ** 2).mean().backward()
+        monitor.step()
+        bare.step()
+    found = monitor.stable_index("0.weight", 64)
+    assert found == monitor.stream.stable_index("0.weight", 64)
+    assert (found.blocks, found.parts) == (12 * (1200 // 64), 12)
+    assert len(monitor.stable_curve("0", 64)) == 12
+    assert [row["name"] for row in monitor.report().data["stable"]["layers"]] == ["0.weight", "2.weight"]
+    with pytest.raises(ValueError, match="expected a stream that takes block sums, got stable=False"):
+        bare.stable_index()
