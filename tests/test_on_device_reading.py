@@ -56,11 +56,9 @@ def test_between_steps(device: Device, every: int) -> None:
 
 
 def test_block_sums_are_not_taken_there_and_that_is_said(device: Device) -> None:
-    pair = Pair(device)
+    pair = Pair(device, stable=None)
     pair.update(gradient(0))
-    why = (
-        "stable_index: expected a stream that takes block sums, got one on a device, which does not take them"
-    )
+    why = "expected a stream that takes block sums, got one on a device, where it needs stable=True"
     with pytest.raises(ValueError, match=why):
         pair.there.stable_index()
     assert pair.there.settings["stable"] is False

@@ -118,6 +118,16 @@ def join_logs(logs: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
     return joined
 
 
+def of_tallies(memory: npt.NDArray[np.uint8]) -> npt.NDArray[np.void]:
+    """Return what a device has counted, whose sums are integers of 64 bits; shape (rows, 4)."""
+    names = LOG_SUMS.names or ()
+    tallies = memory.view(np.int64).reshape(-1, len(BLOCK_SIZES), len(names))
+    logs = empty_logs(len(tallies))
+    for i, field in enumerate(names):
+        logs[field] = tallies[:, :, i]
+    return logs
+
+
 def check_logs(logs: npt.NDArray[np.void]) -> None:
     """Raise ValueError where these are numbers that no blocks have."""
     counts = [logs[field] for field in ("blocks", "zeros", "nonfinite", "overflowed")]

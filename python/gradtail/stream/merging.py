@@ -59,7 +59,9 @@ def _settings(a: State, b: State) -> Settings:
         key: min(getattr(a.settings, key), getattr(b.settings, key))
         for key in ("window", "tracks", "history")
     }
-    memory, stable = max(a.settings.memory, b.settings.memory), a.settings.stable and b.settings.stable
+    both = (a.settings.stable, b.settings.stable)
+    stable = False if False in both else True if True in both else None
+    memory = max(a.settings.memory, b.settings.memory)
     return replace(a.settings, **least, memory=memory, stable=stable)
 
 

@@ -237,12 +237,12 @@ class Readings:
         Raises
         ------
         TypeError, ValueError
-            No such group, block or steps; a stream of ``stable=False``, or one whose arrays lie on a device
-            that takes no block sums; fewer than two sums that are not zero.
+            No such group, block or steps; a stream of ``stable=False``, or one whose arrays lie on a CUDA
+            device without ``stable=True``; fewer than two sums that are not zero.
         """
         state = self._state
         rows = state.group_rows(group)
-        if not state.settings.stable:
+        if not state.settings.takes_block_sums:
             raise ValueError(
                 f"stable_index: expected a stream that takes block sums, got {state.no_block_sums}"
             )

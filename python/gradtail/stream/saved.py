@@ -146,10 +146,10 @@ def _rebuilt(flat: Mapping[str, Any], backend: ModuleType, rule: Rule | None) ->
     state.tracks = TrackRing.from_state_dict(_part(flat, "tracks"), settings.seed)
     state.coordinates = CoordinateStore.from_state_dict(_part(flat, "coordinates"))
     state.timeline = Timeline.from_state_dict(
-        _part(flat, "timeline"), settings.bits, rows, backend, settings.stable
+        _part(flat, "timeline"), settings.bits, rows, backend, settings.takes_block_sums
     )
     part = _part(flat, "newest")
-    if settings.stable and "logs" not in part:
+    if settings.takes_block_sums and "logs" not in part:
         raise KeyError("newest/logs")
     newest = PackedTable.from_state_dict(part, settings.bits).unpack()
     state.newest_step = state.last_step if flat["has_newest"] else None
@@ -176,8 +176,8 @@ def _settings(part: Mapping[str, Any]) -> Settings:
     values = {"stable": False, **{key: np.asarray(value).item() for key, value in part.items()}}
     if missing := set(Settings.__dataclass_fields__) - set(values):
         raise KeyError(f"settings/{min(missing)}")
-    coordinates = values["coordinates"]
-    return Settings.checked(**{**values, "coordinates": None if coordinates == "none" else coordinates})
+    known: dict[str, Any] = {key: None if value == "none" else value for key, value in values.items()}
+    return Settings.checked(**known)
 
 
 def _known_dict(state: State) -> dict[str, Any]:

@@ -27,7 +27,7 @@ class Settings:
     seed: int
     history: int
     memory: int
-    stable: bool
+    stable: bool | None  # None: where arrays lie in host memory
 
     @classmethod
     def checked(
@@ -41,7 +41,7 @@ class Settings:
         seed: int,
         history: object,
         memory: object,
-        stable: object = True,
+        stable: object = None,
     ) -> Settings:
         """Check arguments as users give them; TypeError and ValueError name the one that is wrong."""
         tensor_key(seed, "")
@@ -54,8 +54,13 @@ class Settings:
             int(seed),
             _integer(history, "history", 2, 1 << 40),
             parse_memory(memory),
-            _flag(stable, "stable"),
+            None if stable is None else _flag(stable, "stable"),
         )
+
+    @property
+    def takes_block_sums(self) -> bool:
+        """Whether block sums are taken, or may be."""
+        return self.stable is not False
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings by name, without None."""

@@ -50,8 +50,9 @@ class GradientStream(Readings):
         Rows of scalars kept at most; the record thins out when they are full.
     memory : str or int, default "64MiB"
         What all of this may take. Where arrays are many, modules share a group.
-    stable : bool, default True
-        Whether sums of blocks of neighbours are taken, which :meth:`stable_index` is made from.
+    stable : bool, optional
+        Whether sums of blocks of neighbours are taken, which :meth:`stable_index` is made from. By default
+        they are where arrays lie in host memory; on a CUDA device they take a second read of all values.
     backend : {None, "native", "numpy", "cupy"}
         Who reads arrays in host memory; None takes the best that this build has. Those on a CUDA device
         are read there by a build with CUDA, else, if they are CuPy's, by NumPy's code on CuPy, which is
@@ -95,7 +96,7 @@ class GradientStream(Readings):
         seed: int = 0,
         history: int = 2048,
         memory: str | int = "64MiB",
-        stable: bool = True,
+        stable: bool | None = None,
         backend: str | None = None,
     ) -> None:
         self._backend: ModuleType = backends.resolve(backend)
