@@ -111,18 +111,13 @@ bool count_quads(const float* quads, LogTally (&tally)[kBlockSizes], Waiting& wa
 }
 
 void sums_in_order(const float* x, int blocks, float* out) {
-  alignas(64) float last[kBlocksAtOnce * kLeastBlock];
   const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
   for (int b = 0; b < blocks; b += kBlocksAtOnce, x += kBlocksAtOnce * kLeastBlock) {
     const int left = blocks - b;
-    float sums[kBlocksAtOnce];
-    if (left < kBlocksAtOnce) {
-      std::memset(last, 0, sizeof last);
-      x = static_cast<const float*>(std::memcpy(last, x, left * kLeastBlock * sizeof(float)));
-    }
-    const __m512 found = sums_of_16([=](int k) { return quads_of(x + k * kLeastBlock); });
-    _mm512_storeu_ps(sums, _mm512_permutexvar_ps(order, found));
-    std::memcpy(out + b, sums, (left < kBlocksAtOnce ? left : kBlocksAtOnce) * sizeof(float));
+    const __m512 found =
+        sums_of_16([=](int k) { return k < left ? quads_of(x + k * kLeastBlock) : _mm512_setzero_ps(); });
+    const __mmask16 there = left < kBlocksAtOnce ? static_cast<__mmask16>((1u << left) - 1) : __mmask16{0xffff};
+    _mm512_mask_storeu_ps(out + b, there, _mm512_permutexvar_ps(order, found));
   }
 }
 #else
@@ -133,6 +128,36 @@ struct Waiting {
 bool count_whole(const float*, LogTally (&)[kBlockSizes], Waiting&) { return false; }
 bool count_quads(const float*, LogTally (&)[kBlockSizes], Waiting&) { return false; }
 
+#if defined(__AVX2__)
+// Sums of neighbours in each 128 bits: two of the first argument, then two of the second.
+inline __m256 pair_sums(__m256 a, __m256 b) {
+  return _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x88), _mm256_shuffle_ps(a, b, 0xdd));
+}
+inline __m128 pair_sums(__m128 a, __m128 b) {
+  return _mm_add_ps(_mm_shuffle_ps(a, b, 0x88), _mm_shuffle_ps(a, b, 0xdd));
+}
+
+// Sums of the four eights of 32 values.
+inline __m128 eights_of(const float* x) {
+  const __m256 v = pair_sums(pair_sums(_mm256_loadu_ps(x), _mm256_loadu_ps(x + 8)),
+                             pair_sums(_mm256_loadu_ps(x + 16), _mm256_loadu_ps(x + 24)));
+  return _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+}
+inline __m128 sixteens_of(const float* x) { return pair_sums(eights_of(x), eights_of(x + 32)); }
+
+inline void sums_in_order(const float* x, int blocks, float* out) {
+  int b = 0;
+  for (; b + 4 <= blocks; b += 4, x += 4 * kLeastBlock) {
+    const __m128 first = pair_sums(sixteens_of(x), sixteens_of(x + kLeastBlock));
+    const __m128 last = pair_sums(sixteens_of(x + 2 * kLeastBlock), sixteens_of(x + 3 * kLeastBlock));
+    _mm_storeu_ps(out + b, pair_sums(first, last));
+  }
+  for (; b < blocks; ++b, x += kLeastBlock) {
+    const __m128 s = sixteens_of(x), halves = pair_sums(s, s);
+    _mm_store_ss(out + b, pair_sums(halves, halves));
+  }
+}
+#else
 inline void halve(const float* GRADTAIL_RESTRICT x, int n, float* GRADTAIL_RESTRICT out) {
   for (int j = 0; j < n; ++j) out[j] = x[2 * j] + x[2 * j + 1];
 }
@@ -149,6 +174,7 @@ inline void sums_in_order(const float* x, int blocks, float* out) {
     halve(a, n, out);
   }
 }
+#endif
 #endif
 
 // All blocks of a piece whose sums of 64 values are s[first], ..., s[last - 1]; bit i of `bad` is set where a

@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "../core/log_sums.hpp"
+#include "../core/portable.hpp"
 #include "../core/record.hpp"
 #include "../core/view.hpp"
 
@@ -174,9 +175,7 @@ struct PassArguments {
 };
 
 // Pieces that a warp takes of a run for block sums, at most: some may be empty.
-inline constexpr std::int64_t pieces_of_run(std::int64_t elements) {
-  return (elements + 2 * kMostBlock - 2) / kMostBlock;
-}
+GRADTAIL_HD std::int64_t pieces_of_run(std::int64_t elements) { return (elements + 2 * kMostBlock - 2) / kMostBlock; }
 
 // Which bins of a row lie in shared memory.
 enum class BinMode { kAll, kWindow, kNone };

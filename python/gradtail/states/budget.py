@@ -140,7 +140,7 @@ def fixed_bytes(sizes: Sizes, elements: Sequence[int], cell: int) -> int:
 def group_bytes(sizes: Sizes, blocks: int) -> int:
     """Return the memory of one group with so many blocks of steps."""
     if sizes.on_device:  # every bin: two tables of 32-bit counters, one of 64
-        return (2 << (8 + sizes.bits)) * 16 + 1024 + _ring_bytes(sizes) + 8 * LOG_SLOTS
+        return (2 << (8 + sizes.bits)) * 16 + 1024 + 3 * _LOGS + _ring_bytes(sizes) + 8 * LOG_SLOTS
     bins: int = (2 * _TOUCHED + blocks * _PACKED) * (1 << sizes.bits) // 16
     return bins + 256 + (2 + blocks) * _LOGS + _ring_bytes(sizes) + 4 * sizes.history
 
