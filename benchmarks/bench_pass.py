@@ -72,3 +72,25 @@ def test_whole_pass_costs_no_more_for_bfloat16(pool: Any, table: Table, largest:
         table, f"whole pass per element, {n:.0e}, 1 thread", works, elements=n, bytes=0, reference="float32",
         goals={"bfloat16": 1.0}, rounds=9,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", list(DTYPES))
+def test_the_block_sums(dtype: str, pool: Any, table: Table, largest: int) -> None:
+    n = min(10**8, largest)
+    x = torch.from_numpy(np.resize(pool, n)).to(DTYPES[dtype])
+    works: dict[str, Work] = {}
+    works["without block sums"], _ = whole_pass({"w": x}, stable=False)
+    works["block sums of 64 to 4096"], stream = whole_pass({"w": x})
+    compare(
+        table, f"block sums within the whole pass, {dtype} {n:.0e}, 1 thread", works,
+        elements=n, bytes=x.nbytes, reference="without block sums",
+        goals={"block sums of 64 to 4096": 1.15}, rounds=15,
+    )  # fmt: skip
+    found = stream.summary("w", "newest").block_logs
+    assert found is not None
+    for one in found:
+        whole = x[: n // one.block * one.block].reshape(-1, one.block)
+        sums = whole.sum(dim=1, dtype=torch.float64).numpy()
+        logs = np.log(np.abs(sums[sums != 0]))
+        assert one.count % sums.size == 0  # of as many passes as there were
+        assert one.mean == pytest.approx(logs.mean(), abs=1e-4)

@@ -19,10 +19,12 @@ using namespace pybind11::literals;
 namespace gradtail {
 namespace {
 
-// Records and counts of a table, which Python owns for the length of the call.
-TableView table_of(const py::array& records, const py::array& counts, int bits) {
+// Records, counts and block sums of a table, which Python owns for the length of the call.
+TableView table_of(const py::array& records, const py::array& counts, int bits,
+                   const std::optional<py::array>& logs = std::nullopt) {
   return {static_cast<Record*>(const_cast<void*>(records.data())),
-          static_cast<std::uint64_t*>(const_cast<void*>(counts.data())), records.size(), bits};
+          static_cast<std::uint64_t*>(const_cast<void*>(counts.data())), records.size(), bits,
+          logs ? static_cast<LogSums*>(const_cast<void*>(logs->data())) : nullptr};
 }
 
 const BufferView* views_of(const py::array& views) { return static_cast<const BufferView*>(views.data()); }
@@ -46,6 +48,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.attr("record_size") = sizeof(Record);
   m.attr("view_size") = sizeof(BufferView);
   m.attr("piece_size") = sizeof(Piece);
+  m.attr("log_sums_size") = sizeof(LogSums);
 
   m.def(
       "describe",
@@ -55,20 +58,20 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
       "items"_a, "types"_a, "exchange"_a, "views"_a);
   m.def(
       "summarize",
-      [](const py::array& views, py::array& records, py::array& counts, int bits) {
-        const TableView table = table_of(records, counts, bits);
+      [](const py::array& views, py::array& records, py::array& counts, int bits, std::optional<py::array> logs) {
+        const TableView table = table_of(records, counts, bits, logs);
         const BufferView* const first = views_of(views);
         const std::int64_t n = views.size();
         py::gil_scoped_release nogil;
         cpu::observe(first, n, table, {});
       },
-      "views"_a, "records"_a, "counts"_a, "bits"_a);
+      "views"_a, "records"_a, "counts"_a, "bits"_a, "logs"_a = py::none());
   m.def(
       "observe",
       [](const py::array& views, py::array& records, py::array& counts, int bits, py::array& view_records,
          std::optional<py::array> sketch, std::optional<py::array> row_sketches, std::optional<py::tuple> tracks,
-         std::optional<py::array> pieces) {
-        const TableView table = table_of(records, counts, bits);
+         std::optional<py::array> pieces, std::optional<py::array> logs) {
+        const TableView table = table_of(records, counts, bits, logs);
         const BufferView* const first = views_of(views);
         const std::int64_t n = views.size();
         Outputs out;
@@ -91,7 +94,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         cpu::observe(first, n, table, out);
       },
       "views"_a, "records"_a, "counts"_a, "bits"_a, "view_records"_a, "sketch"_a, "row_sketches"_a, "tracks"_a,
-      "pieces"_a);
+      "pieces"_a, "logs"_a = py::none());
   m.def(
       "sketch",
       [](const py::array& views, py::array& out) {
@@ -115,20 +118,23 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
       "views"_a, "pieces"_a);
   m.def(
       "fold",
-      [](py::array& into_records, py::array& into_counts, const py::array& records, const py::array& counts, int bits) {
-        const TableView into = table_of(into_records, into_counts, bits), from = table_of(records, counts, bits);
+      [](py::array& into_records, py::array& into_counts, const py::array& records, const py::array& counts, int bits,
+         std::optional<py::array> into_logs, std::optional<py::array> logs) {
+        const TableView into = table_of(into_records, into_counts, bits, into_logs),
+                        from = table_of(records, counts, bits, logs);
         py::gil_scoped_release nogil;
         cpu::fold(into, from);
       },
-      "into_records"_a, "into_counts"_a, "records"_a, "counts"_a, "bits"_a);
+      "into_records"_a, "into_counts"_a, "records"_a, "counts"_a, "bits"_a, "into_logs"_a = py::none(),
+      "logs"_a = py::none());
   m.def(
       "clear",
-      [](py::array& records, py::array& counts, int bits) {
-        const TableView table = table_of(records, counts, bits);
+      [](py::array& records, py::array& counts, int bits, std::optional<py::array> logs) {
+        const TableView table = table_of(records, counts, bits, logs);
         py::gil_scoped_release nogil;
         cpu::clear(table);
       },
-      "records"_a, "counts"_a, "bits"_a);
+      "records"_a, "counts"_a, "bits"_a, "logs"_a = py::none());
 
   m.def("num_threads", &cpu::num_threads);
   m.def("set_num_threads", &cpu::set_num_threads, "n"_a);

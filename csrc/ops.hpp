@@ -5,17 +5,20 @@
 #include <string>
 #include <vector>
 
+#include "core/log_sums.hpp"
 #include "core/record.hpp"
 #include "core/view.hpp"
 
 namespace gradtail {
 
-// Summaries side by side: records[row] and counts[row * bins ... (row + 1) * bins].
+// Summaries side by side: records[row], counts[row * bins ... (row + 1) * bins], and logs[row * kBlockSizes ...]
+// unless that is null.
 struct TableView {
   Record* records;
   std::uint64_t* counts;
   std::int64_t rows;
   int bits;
+  LogSums* logs = nullptr;
   std::int64_t bins() const { return std::int64_t{2} << (8 + bits); }
 };
 

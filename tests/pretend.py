@@ -117,7 +117,7 @@ class Pair:
     """A stream on the device and one on the host, which are given the same arrays."""
 
     def __init__(self, device: Device, **settings: Any) -> None:
-        small = {"sketch": 256, "tracks": 50, "window": 5, "history": 8, "coordinates": 2}
+        small = {"sketch": 256, "tracks": 50, "window": 5, "history": 8, "coordinates": 2, "stable": True}
         self.device = device
         self.there = GradientStream(**{**small, **settings})  # type: ignore[arg-type]
         self.here = GradientStream(**{**small, **settings})  # type: ignore[arg-type]

@@ -269,7 +269,7 @@ class TestOpenBlock:
         assert counted(device) == before
         for step in (3, 4):
             engine.update(plans[step], described[step])
-        _, counts = engine.engine.staged()
+        _, counts, _ = engine.engine.staged()
         np.testing.assert_array_equal(counts.view(np.uint64).reshape(wanted[0].shape), wanted[0] + wanted[1])
         engine.wait()
         np.testing.assert_array_equal(engine.counts_of("open_counts"), wanted[2] + wanted[3])

@@ -60,3 +60,21 @@ def test_torch_the_newest_step_in_three_numbers(backend: str, value: float, norm
     assert monitor.latest() is None
     with pytest.raises(AttributeError):
         found.step = 3
+
+
+def test_torch_gradient_alpha_of_every_layer() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(30, 40), torch.nn.Tanh(), torch.nn.Linear(40, 30))
+    monitor, bare = Monitor(model), Monitor(model, stable=False)
+    for step in range(12):
+        torch.manual_seed(step)
+        model.zero_grad()
+        (model(torch.randn(8, 30)) ** 2).mean().backward()
+        monitor.step()
+        bare.step()
+    found = monitor.stable_index("0.weight", 64)
+    assert found == monitor.stream.stable_index("0.weight", 64)
+    assert (found.blocks, found.parts) == (12 * (1200 // 64), 12)
+    assert len(monitor.stable_curve("0", 64)) == 12
+    assert [row["name"] for row in monitor.report().data["stable"]["layers"]] == ["0.weight", "2.weight"]
+    with pytest.raises(ValueError, match="expected a stream that takes block sums, got stable=False"):
+        bare.stable_index()

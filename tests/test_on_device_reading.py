@@ -55,6 +55,17 @@ def test_between_steps(device: Device, every: int) -> None:
     agree(pair)
 
 
+def test_block_sums_are_not_taken_there_and_that_is_said(device: Device) -> None:
+    pair = Pair(device, stable=None)
+    pair.update(gradient(0))
+    why = "expected a stream that takes block sums, got one on a device, where it needs stable=True"
+    with pytest.raises(ValueError, match=why):
+        pair.there.stable_index()
+    assert pair.there.settings["stable"] is False
+    assert pair.there.summary().block_logs is None
+    assert pair.here.summary().block_logs is not None
+
+
 @pytest.mark.parametrize("more", [0, 1, 2, 9])
 def test_within_a_step(device: Device, more: int) -> None:
     """What was read of a step and what came afterwards belong together, in rings, records and norms."""

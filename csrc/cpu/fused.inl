@@ -11,6 +11,9 @@ constexpr int kFusedRange = 16;      // binades between the scale and the maximu
 constexpr int kLeastInFloat = -100;  // exponents of maxima whose sketch may be taken in float32, subnormals
 constexpr int kMostInFloat = 100;    // flushed and no sum overflowing
 
+// Sums of values no smaller than this one are zero or normal: the loop may flush what is subnormal.
+constexpr std::uint32_t kNoSubnormalSums = (127u - 126 + 24) << 23;
+
 struct Fused {
   Scan seen;
   double sums[4];  // of (x * scale - pivot)^p
@@ -83,10 +86,10 @@ struct FusedSums {
   }
 };
 
-// n values from `index` on, a multiple of 32 where there is a sketch.
+// n values from `index` on, a multiple of 32 where there is a sketch. `quads`: see BlockLogs; null: not wanted.
 template <typename Raw, bool kSketch, bool kFold>
 GRADTAIL_OPAQUE void fused_loop(const Raw* raw, int n, std::int64_t index, std::uint64_t key, float scale, float pivot,
-                                std::uint32_t stop_at, const char* ahead, Counters& counters, Sketch& out,
+                                std::uint32_t stop_at, const char* ahead, Counters& counters, Sketch& out, float* quads,
                                 Fused& result) {
   const __m512 scales = _mm512_set1_ps(scale), pivots = _mm512_set1_ps(pivot), sign = _mm512_set1_ps(-0.0f);
   const __m512i one = _mm512_set1_epi32(1), limit = _mm512_set1_epi32(static_cast<int>(stop_at));
@@ -101,6 +104,7 @@ GRADTAIL_OPAQUE void fused_loop(const Raw* raw, int n, std::int64_t index, std::
   const int r = kSketch ? out.buckets : kChunk, groups = r / kGroup;
   std::uint32_t words[kChunk / kSignsAWord];
   constexpr int bytes = static_cast<int>(sizeof(Raw));  // of what is asked for ahead, or twice that
+  __m512 half = pivots;                                 // of a block whose other half comes next
   int i = 0;
   bool stopped = false;
   while (i < n && !stopped) {
@@ -159,6 +163,11 @@ GRADTAIL_OPAQUE void fused_loop(const Raw* raw, int n, std::int64_t index, std::
         Reader<Raw>::count16(raw + i, first, second);
         sums.add(_mm512_fmsub_ps(v1, scales, pivots), 1);
         if (kSketch) project(v0, v1, i);
+        if (quads != nullptr) {
+          const __m512 pairs = pair_sums(v0, v1);
+          if (i % kLeastBlock != 0) _mm512_store_ps(quads + i / kLeastBlock * 16, pair_sums(half, pairs));
+          half = pairs;
+        }
         Reader<Raw>::count16(raw + i + 16, first, second);
         for (int b = 0; b < kFusedStep * bytes; b += 64) GRADTAIL_PREFETCH(ahead + i * bytes + b);
       }
@@ -207,7 +216,7 @@ struct Guess {
 // to `buffer`, which is scratch for kChunk + kStep else; `ahead` will be read next.
 template <typename Raw>
 int fused_chunk(const Raw* raw, int n, const Place& place, float* buffer, const void* ahead, Guess& guess, Record& r,
-                Counters& counters, Sketch& out) {
+                Counters& counters, Sketch& out, float*& quads) {
   constexpr int limit = kLargestExponent<float>;
   const int e_scale = guess.exponent > limit ? limit : guess.exponent < -limit ? -limit : guess.exponent;
   const float scale = static_cast<float>(power_of_two(-e_scale)), pivot = guess.pivot * scale;
@@ -222,13 +231,16 @@ int fused_chunk(const Raw* raw, int n, const Place& place, float* buffer, const 
   {
     const SubnormalMode mode(guess.exponent > -limit + 50 ? SubnormalMode::kFlushAll : SubnormalMode::kFlushResults);
     if (out.tile != nullptr && in_float && out.direct)
-      fused_loop<Raw, true, true>(raw, n, index, place.view->key, scale, pivot, stop_at, next, counters, out, f);
+      fused_loop<Raw, true, true>(raw, n, index, place.view->key, scale, pivot, stop_at, next, counters, out, quads, f);
     else if (out.tile != nullptr && in_float)
-      fused_loop<Raw, true, false>(raw, n, index, place.view->key, scale, pivot, stop_at, next, counters, out, f);
+      fused_loop<Raw, true, false>(raw, n, index, place.view->key, scale, pivot, stop_at, next, counters, out, quads,
+                                   f);
     else
-      fused_loop<Raw, false, false>(raw, n, index, place.view->key, scale, pivot, stop_at, next, counters, out, f);
+      fused_loop<Raw, false, false>(raw, n, index, place.view->key, scale, pivot, stop_at, next, counters, out, quads,
+                                    f);
   }
   const int done = f.done;
+  if (done < n || f.seen.min_less_one < kNoSubnormalSums - 1) quads = nullptr;
   if (done < n) guess.usable = false;
   if (done == 0) return 0;
   r.count += done;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "../core/log_sums.hpp"
 #include "../core/record.hpp"
 #include "../core/view.hpp"
 
@@ -54,8 +55,9 @@ struct Sketch {
 struct Tile {
   const BufferView* view;
   std::int64_t offset;
-  std::int64_t size;  // at most kTile
-  const void* next;   // what will be read after it; may be null
+  std::int64_t size;              // at most kTile
+  const void* next;               // what will be read after it; may be null
+  LogTally (*logs)[kBlockSizes];  // of the blocks that begin in it, added to; null: not wanted
 };
 
 // One instruction set.

@@ -11,6 +11,7 @@
 
 #include "../core/coordinates.hpp"
 #include "../core/element.hpp"
+#include "../core/log_sums.hpp"
 #include "../core/moments.hpp"
 #include "../core/projection.hpp"
 #include "pass.hpp"
@@ -151,6 +152,7 @@ Scan widen_and_scan(const Bfloat* raw, int n, int length, float* out) {
 int padded(int n) { return (n + kStep - 1) / kStep * kStep; }
 
 #include "coordinates.inl"
+#include "log_sums.inl"
 #include "sketch.inl"
 
 constexpr double kLargeForFloat = 0x1p100;  // float32 sums of kTile values below this stay finite
@@ -275,10 +277,11 @@ void summarize_chunk(const double* raw, int n, const Place& place, float* buffer
 constexpr std::int64_t kShortRun = 256;  // shorter runs are sketched one by one
 constexpr int kLookedAt = 64;            // values that the first guess at the scale of a tile is made from
 
-// A chunk in one loop where that can be; returns how many values it took, 0 where it cannot.
+// A chunk in one loop where that can be; returns how many values it took, 0 where it cannot. Makes `quads` null
+// where it has not left them.
 template <typename Raw>
 int summarize_fused(const Raw* raw, int n, const Place& place, float* buffer, const void* ahead, Guess& guess,
-                    Record& r, Counters& counters, Sketch& sketch) {
+                    Record& r, Counters& counters, Sketch& sketch, float*& quads) {
   const BufferView& view = *place.view;
   if (counters.bits != 4) return 0;
   if (sketch.tile != nullptr) {
@@ -302,49 +305,58 @@ int summarize_fused(const Raw* raw, int n, const Place& place, float* buffer, co
     guess = {true, false, exponent_of(static_cast<double>(float_of(seen.max))), 0};
   }
   if constexpr (widen_first)
-    return fused_chunk(buffer, n, place, buffer, ahead, guess, r, counters, sketch);
+    return fused_chunk(buffer, n, place, buffer, ahead, guess, r, counters, sketch, quads);
   else
-    return fused_chunk(raw, n, place, buffer, ahead, guess, r, counters, sketch);
+    return fused_chunk(raw, n, place, buffer, ahead, guess, r, counters, sketch, quads);
 }
 
 template <typename Raw>
 void summarize_values(const Raw* raw, const Tile& tile, Record& r, Counters& counters, Sketch& sketch) {
   alignas(64) float buffer[kChunk + kStep];
   Guess guess;
+  BlockLogs<Raw> logs(raw, tile);
   for (std::int64_t i = 0; i < tile.size;) {
     const int n = static_cast<int>(tile.size - i < kChunk ? tile.size - i : kChunk);
     const Place place{tile.view, tile.offset + i};
     const void* const ahead = i + n < tile.size || tile.next == nullptr ? raw + i + n : tile.next;
-    int done = summarize_fused(raw + i, n, place, buffer, ahead, guess, r, counters, sketch);
+    float* quads = logs.wanted_quads(i, n);
+    int done = summarize_fused(raw + i, n, place, buffer, ahead, guess, r, counters, sketch, quads);
     // A guess that took nothing is dropped, and one is made from all values; what still cannot be taken goes the
     // plain way.
     if (done == 0 && !guess.usable) {
       guess.refused = true;
-      done = summarize_fused(raw + i, n, place, buffer, ahead, guess, r, counters, sketch);
+      quads = logs.wanted_quads(i, n);
+      done = summarize_fused(raw + i, n, place, buffer, ahead, guess, r, counters, sketch, quads);
     }
     if (done == 0) {
+      quads = nullptr;
       summarize_chunk(raw + i, n, place, buffer, r, counters, sketch);
       done = n;
     }
     i += done;
+    logs.go(i, quads);
   }
 }
 #else
 template <typename Raw>
 void summarize_values(const Raw* raw, const Tile& tile, Record& r, Counters& counters, Sketch& sketch) {
   alignas(64) float buffer[kChunk + kStep];
+  BlockLogs<Raw> logs(raw, tile);
   for (std::int64_t i = 0; i < tile.size; i += kChunk) {
     const int n = static_cast<int>(tile.size - i < kChunk ? tile.size - i : kChunk);
     summarize_chunk(raw + i, n, {tile.view, tile.offset + i}, buffer, r, counters, sketch);
+    logs.go(i + n);
   }
 }
 #endif
 
 void summarize_values(const double* raw, const Tile& tile, Record& r, Counters& counters, Sketch& sketch) {
   alignas(64) float buffer[kChunk];
+  BlockLogs<double> logs(raw, tile);
   for (std::int64_t i = 0; i < tile.size; i += kChunk) {
     const int n = static_cast<int>(tile.size - i < kChunk ? tile.size - i : kChunk);
     summarize_chunk(raw + i, n, {tile.view, tile.offset + i}, buffer, r, counters, sketch);
+    logs.go(i + n);
   }
 }
 

@@ -2,6 +2,7 @@
 // the same sums in the same order whatever the number of threads.
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstring>
 #include <functional>
@@ -67,9 +68,10 @@ struct Job {
   TableView table;
   Outputs out;
   const Kernels* kernels;
-  bool in_order;                         // rows do not decrease
-  std::vector<std::int64_t> first_tile;  // of each view; one more at the end
-  std::vector<Record> partial;           // one a tile
+  bool in_order;                                        // rows do not decrease
+  std::vector<std::int64_t> first_tile;                 // of each view; one more at the end
+  std::vector<Record> partial;                          // one a tile
+  std::vector<std::array<LogTally, kBlockSizes>> logs;  // one a tile, where they are wanted
   std::vector<Lane> lanes;
   std::vector<double> sums;  // that the lanes point to
   std::atomic<int> next_lane;
@@ -88,6 +90,7 @@ struct Job {
       in_order = in_order && (v == 0 || views[v].row >= views[v - 1].row);
     }
     partial.resize(tiles());
+    logs.assign(table.logs != nullptr ? tiles() : 0, {});
   }
 
   // `wanted` lanes of about the same number of elements.
@@ -116,11 +119,12 @@ struct Job {
     }
   }
 
-  Tile tile_of(std::int64_t v, std::int64_t t) const {
+  Tile tile_of(std::int64_t v, std::int64_t t) {
     const std::int64_t offset = (t - first_tile[v]) * kTile, size = std::min(kTile, views[v].size - offset);
     const bool last = offset + size == views[v].size;
     const auto next = last && v + 2 < static_cast<std::int64_t>(first_tile.size()) ? views[v + 1].data : 0;
-    return {&views[v], offset, size, reinterpret_cast<const void*>(static_cast<std::uintptr_t>(next))};
+    auto* const own = logs.empty() ? nullptr : reinterpret_cast<LogTally(*)[kBlockSizes]>(logs[t].data());
+    return {&views[v], offset, size, reinterpret_cast<const void*>(static_cast<std::uintptr_t>(next)), own};
   }
 
   std::int64_t view_of(std::int64_t t) const {
@@ -217,6 +221,11 @@ struct Job {
     return view.dtype == kFloat16 ? widen_float16(raw) : widen_bfloat16(raw);
   }
 
+  void add_tallies(std::int64_t first, std::int64_t count, LogSums* to) const {
+    for (std::int64_t i = first; i < first + count; ++i)
+      for (int k = 0; k < kBlockSizes; ++k) add_logs(to[k], logs[i][k]);
+  }
+
   void join(std::int64_t n) {
     const SubnormalMode mode(SubnormalMode::kKeep);
     for (std::int64_t v = 0; v < n; ++v) {
@@ -227,6 +236,7 @@ struct Job {
       for (std::int64_t i = 0; count > 1 && i < count; ++i) merge(own, partial[first + i]);
       if (out.records != nullptr) out.records[v] = own;
       merge(table.records[views[v].row], own);
+      if (!logs.empty()) add_tallies(first, count, table.logs + views[v].row * kBlockSizes);
     }
     for (const Lane& lane : lanes) {
       if (out.sketch == nullptr) break;
@@ -312,7 +322,7 @@ void sketch(const BufferView* views, std::int64_t n, double* out, int buckets) {
 }
 
 void update_coordinates(const BufferView* views, std::int64_t n, const Piece* pieces) {
-  Job job;
+  Job job{};
   job.cut(views, n);
   const Kernels& k = kernels();
   const auto share = [&](std::int64_t begin, std::int64_t end) {
@@ -356,6 +366,8 @@ void fold(TableView into, TableView from) {
     });
     merge(into.records[row], record);
   }
+  if (into.logs == nullptr || from.logs == nullptr) return;
+  for (std::int64_t i = 0; i < from.rows * kBlockSizes; ++i) add_logs(into.logs[i], from.logs[i]);
 }
 
 void clear(TableView table) {
@@ -366,6 +378,7 @@ void clear(TableView table) {
     });
     table.records[row] = empty_record();
   }
+  if (table.logs != nullptr) std::fill_n(table.logs, table.rows * kBlockSizes, LogSums{});
 }
 
 int num_threads() { return team_size(); }

@@ -26,7 +26,9 @@ void take_state(Arena& arena, StateMemory& s) {
   for (int parity = 0; parity < 2; ++parity) {
     s.newest_records[parity] = arena.take<Record>(rows);
     s.present[parity] = arena.take<std::int32_t>(rows);
+    s.newest_logs[parity] = arena.take<LogTally>(s.stable != 0 ? rows * kBlockSizes : 0);
   }
+  s.open_logs = arena.take<LogTally>(s.stable != 0 ? rows * kBlockSizes : 0);
   s.open_records = arena.take<Record>(rows);
   s.row_integers = arena.take<RowIntegers>(rows);
   s.row_norms = arena.take<double>(s.log_slots * rows);
@@ -104,6 +106,7 @@ void Engine::allocate() {
   s.bits = settings_.bits;
   s.wide_counts = settings_.wide_counts;
   s.log_slots = settings_.log_slots;
+  s.stable = settings_.stable;
   s.sketched = settings_.buckets > 0;
   s.buckets = settings_.buckets > 0 ? settings_.buckets : settings_.lanes * kLaneGroups;
   s.log2_buckets = log2_of(s.buckets);
@@ -156,7 +159,9 @@ void Engine::empty(runtime::Stream stream) {
     check("fill", runtime::fill(s.newest_counts[parity], 0, rows * bins * (s.wide_counts != 0 ? 8 : 4), stream));
     check("fill", runtime::fill(s.present[parity], 0, rows * sizeof(std::int32_t), stream));
     check("copy", runtime::copy_to_device(s.newest_records[parity], records, rows * sizeof(Record), stream));
+    if (s.stable != 0) check("fill", runtime::fill(s.newest_logs[parity], 0, logs_bytes(), stream));
   }
+  if (s.stable != 0) check("fill", runtime::fill(s.open_logs, 0, logs_bytes(), stream));
   check("fill", runtime::fill(&s.control->fresh, 0, sizeof s.control->fresh, stream));
   check("fill", runtime::fill(s.open_counts, 0, rows * bins * sizeof(std::uint64_t), stream));
   check("copy", runtime::copy_to_device(s.open_records, records, rows * sizeof(Record), stream));
@@ -173,28 +178,32 @@ void Engine::empty_now() {
 
 void Engine::stage_open(runtime::Stream stream) {
   const runtime::DeviceGuard guard(settings_.device);
-  const Array records = array("open_records"), counts = array("open_counts");
+  const Array records = array("open_records"), counts = array("open_counts"), logs = array("open_logs");
+  const std::size_t bytes = records.bytes + counts.bytes + logs.bytes;
   if (open_block_.bytes() == 0) {
-    open_block_ = PinnedMemory(records.bytes + counts.bytes + sizeof(std::int32_t));
+    open_block_ = PinnedMemory(bytes + sizeof(std::int32_t));
     const std::int32_t yes = 1;
-    std::memcpy(static_cast<unsigned char*>(open_block_.host()) + records.bytes + counts.bytes, &yes, sizeof yes);
+    std::memcpy(static_cast<unsigned char*>(open_block_.host()) + bytes, &yes, sizeof yes);
     staged_ = OwnEvent(settings_.device, false);
   }
   auto* const to = static_cast<unsigned char*>(open_block_.host());
   check("copy", runtime::copy_to_host(to, records.memory, records.bytes, stream));
   check("copy", runtime::copy_to_host(to + records.bytes, counts.memory, counts.bytes, stream));
-  check("copy", runtime::copy_to_device(&state_.control->fresh, to + records.bytes + counts.bytes, 4, stream));
+  if (logs.bytes > 0)
+    check("copy", runtime::copy_to_host(to + records.bytes + counts.bytes, logs.memory, logs.bytes, stream));
+  check("copy", runtime::copy_to_device(&state_.control->fresh, to + bytes, 4, stream));
   check("record", runtime::record(staged_.get(), stream));
   check("record", runtime::record(last_.get(), stream));  // as in empty()
 }
 
-void Engine::staged(void* records, void* counts) {
+void Engine::staged(void* records, void* counts, void* logs) {
   const runtime::DeviceGuard guard(settings_.device);
   if (!runtime::is_done(staged_.get())) check("wait", runtime::wait(staged_.get()));
-  const Array first = array("open_records"), second = array("open_counts");
+  const Array first = array("open_records"), second = array("open_counts"), third = array("open_logs");
   const auto* const from = static_cast<const unsigned char*>(open_block_.host());
   std::memcpy(records, from, first.bytes);
   std::memcpy(counts, from + first.bytes, second.bytes);
+  if (third.bytes > 0) std::memcpy(logs, from + first.bytes + second.bytes, third.bytes);
 }
 
 void Engine::set_every(int every, runtime::Stream stream) {
@@ -240,7 +249,7 @@ void Engine::update(int number, const BufferView* views, const StepArguments& st
   }
   const PassArguments arguments{state_, memory_of(*plan), step};
   check("launch", launch_update(arguments, plan->shape, stream));
-  launches_ += plan->plan.chains() > 0 ? 2 : 1;
+  launches_ += (plan->plan.chains() > 0 ? 2 : 1) + (state_.stable != 0 && n > 0 ? 1 : 0);
   if (timed != nullptr) check("record", runtime::record(timed->end.get(), stream));
   if (captured) return;
   check("record", runtime::record(last_.get(), stream));

@@ -21,6 +21,7 @@ struct Settings {
   int tracks = 0, track_window = 0;
   bool wide_counts = false;
   int lanes = 512, blocks = 0;  // 0: what suits the device
+  bool stable = false;          // whether block sums are taken
 };
 
 // A place of an array of the state, to be read.
@@ -52,8 +53,9 @@ class Engine {
   bool is_captured() const { return !frozen_.empty(); }
   const double* norm() const { return &state_.control->norm; }  // on the device, of the newest update enqueued
 
-  // Waits, then copies: newest_counts, newest_records, open_counts, open_records, present, row_norms, sketch,
-  // row_sketches, ring, ring_exponents, row_ring, row_ring_exponents, track_values, track_observed, control.
+  // Waits, then copies: newest_counts, newest_records, newest_logs, open_counts, open_records, open_logs, present,
+  // row_norms, sketch, row_sketches, ring, ring_exponents, row_ring, row_ring_exponents, track_values, track_observed,
+  // control.
   Array array(const std::string& name) const;
   void read(const Array& array, void* to);
   void peek(const Array& array, void* to);  // likewise, of what no update that is still to end writes: does not wait
@@ -63,7 +65,7 @@ class Engine {
   // Enqueue a copy of counts and records of the open block, which then begins anew with the newest step, and wait for
   // the copy when it is asked for.
   void stage_open(runtime::Stream stream);
-  void staged(void* records, void* counts);
+  void staged(void* records, void* counts, void* logs);
   void set_every(int every, runtime::Stream stream);
   // Say how captured updates go on: number of the newest step (-2: as it is), calls so far and cadence (-1: as they
   // are). Waits for updates that were enqueued, and may be called while a stream is captured, of which it becomes no
@@ -80,6 +82,7 @@ class Engine {
   struct Timing;
 
   void allocate();
+  std::size_t logs_bytes() const { return static_cast<std::size_t>(state_.rows) * kBlockSizes * sizeof(LogTally); }
   void make_initial();
   void reserve(std::size_t bytes);
   void upload(Prepared& plan, const BufferView* views, runtime::Stream stream);

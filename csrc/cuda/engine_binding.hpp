@@ -57,16 +57,17 @@ inline void bind_engine(py::module_& m) {
 
   py::class_<Engine>(m, "Engine", py::module_local())
       .def(py::init([](int device, int rows, int bits, int buckets, int window, int row_window, int log_slots,
-                       int tracks, int track_window, bool wide_counts, int lanes, int blocks) {
+                       int tracks, int track_window, bool wide_counts, int lanes, int blocks, bool stable) {
              Settings s;
              s.device = device, s.rows = rows, s.bits = bits, s.buckets = buckets;
              s.window = window, s.row_window = row_window, s.log_slots = log_slots;
              s.tracks = tracks, s.track_window = track_window;
-             s.wide_counts = wide_counts, s.lanes = lanes, s.blocks = blocks;
+             s.wide_counts = wide_counts, s.lanes = lanes, s.blocks = blocks, s.stable = stable;
              return std::make_unique<Engine>(s);
            }),
            "device"_a, "rows"_a, "bits"_a, "buckets"_a = 0, "window"_a = 0, "row_window"_a = 0, "log_slots"_a = 1,
-           "tracks"_a = 0, "track_window"_a = 0, "wide_counts"_a = false, "lanes"_a = 512, "blocks"_a = 0)
+           "tracks"_a = 0, "track_window"_a = 0, "wide_counts"_a = false, "lanes"_a = 512, "blocks"_a = 0,
+           "stable"_a = false)
       .def(
           "prepare",
           [](Engine& self, const py::array& views, const py::array& tracks, const py::object& pieces) {
@@ -141,12 +142,14 @@ inline void bind_engine(py::module_& m) {
            [](Engine& self) {
              py::array_t<std::uint8_t> records(static_cast<py::ssize_t>(self.array("open_records").bytes));
              py::array_t<std::uint8_t> counts(static_cast<py::ssize_t>(self.array("open_counts").bytes));
+             py::array_t<std::uint8_t> logs(static_cast<py::ssize_t>(self.array("open_logs").bytes));
              void *const first = records.mutable_data(), *const second = counts.mutable_data();
+             void* const third = logs.mutable_data();
              {
                py::gil_scoped_release nogil;
-               self.staged(first, second);
+               self.staged(first, second, third);
              }
-             return py::make_tuple(records, counts);
+             return py::make_tuple(records, counts, logs);
            })
       .def("empty_now", &Engine::empty_now, py::call_guard<py::gil_scoped_release>())
       .def(

@@ -33,6 +33,7 @@ struct Engine::Prepared {
   std::vector<BufferView> views;  // as the device has them
   std::vector<TrackPlan> tracks;
   std::vector<DevicePiece> pieces;
+  std::vector<std::int64_t> first_block_piece;
   Plan plan;
   Shape shape;
   DeviceMemory memory;
@@ -50,6 +51,7 @@ struct Engine::Prepared {
     d.rows = arena.take<RowPlan>(static_cast<std::int64_t>(plan.rows.size()));
     d.tracks = arena.take<TrackPlan>(static_cast<std::int64_t>(tracks.size()));
     d.pieces = arena.take<DevicePiece>(static_cast<std::int64_t>(pieces.size()));
+    d.first_block_piece = arena.take<std::int64_t>(static_cast<std::int64_t>(first_block_piece.size()));
     d.view_integers = arena.take<ViewIntegers>(static_cast<std::int64_t>(views.size()));
   }
   // Partials lie in memory that all plans share: an update is done with them when it ends.

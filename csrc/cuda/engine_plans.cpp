@@ -25,6 +25,11 @@ std::unique_ptr<Engine::Prepared> Engine::make(const std::vector<BufferView>& vi
       made->on_device.cells += (views[v].size + views[v].run - 1) / views[v].run * piece.cells_per_run;
     }
   }
+  made->first_block_piece.push_back(0);
+  for (const BufferView& view : views) {
+    const std::int64_t runs = (view.size + view.run - 1) / view.run;
+    made->first_block_piece.push_back(made->first_block_piece.back() + runs * pieces_of_run(view.run));
+  }
   PlanMemory& d = made->on_device;
   d.n_views = static_cast<std::int32_t>(n);
   d.n_items = static_cast<std::int32_t>(made->plan.items.size());
@@ -60,6 +65,7 @@ std::unique_ptr<Engine::Prepared> Engine::make(const std::vector<BufferView>& vi
   put(d.rows, made->plan.rows.data(), made->plan.rows.size() * sizeof(RowPlan));
   put(d.tracks, made->tracks.data(), made->tracks.size() * sizeof(TrackPlan));
   put(d.pieces, made->pieces.data(), made->pieces.size() * sizeof(DevicePiece));
+  put(d.first_block_piece, made->first_block_piece.data(), made->first_block_piece.size() * sizeof(std::int64_t));
   const std::vector<ViewIntegers> integers(views.size(), ViewIntegers{kNoIndex, 0});
   put(d.view_integers, integers.data(), integers.size() * sizeof(ViewIntegers));
   check("copy", runtime::copy_to_device(made->memory.get(), host, made->memory.bytes(), copies_.get()));

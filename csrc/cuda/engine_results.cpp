@@ -42,11 +42,13 @@ Array Engine::array(const std::string& name) const {
     const std::string end = parity == 0 ? "0" : "1";
     if (name == "newest_counts" + end) return {s.newest_counts[parity], rows * bins * (s.wide_counts != 0 ? 8 : 4)};
     if (name == "newest_records" + end) return {s.newest_records[parity], rows * sizeof(Record)};
+    if (name == "newest_logs" + end) return {s.newest_logs[parity], s.stable != 0 ? logs_bytes() : 0};
     if (name == "present" + end) return {s.present[parity], rows * sizeof(std::int32_t)};
   }
   if (name == "control") return {s.control, sizeof(Control)};
   if (name == "open_counts") return {s.open_counts, rows * bins * sizeof(std::uint64_t)};
   if (name == "open_records") return {s.open_records, rows * sizeof(Record)};
+  if (name == "open_logs") return {s.open_logs, s.stable != 0 ? logs_bytes() : 0};
   if (name == "row_norms") return {s.row_norms, static_cast<std::size_t>(s.log_slots) * rows * sizeof(double)};
   if (name == "sketch") return {s.sketch, buckets * sizeof(double)};
   if (name == "row_sketches") return {s.row_sketches, rows * fold * sizeof(double)};

@@ -112,6 +112,7 @@ class Finish {
     }
     block_sums(sums);
     if (of_.step.begin != 0) fold_counts(row);
+    if (of_.step.begin != 0 && s_.stable != 0 && thread_ < kBlockSizes) fold_logs(row * kBlockSizes + thread_);
     if (s_.fold > 0) join_row_sketch(row, plan);
     __syncthreads();
     if (thread_ == 0) end_record(row, plan, sums, largest);
@@ -131,6 +132,20 @@ class Finish {
         open[at] = fresh_ ? n : open[at] + n;
       }
     }
+  }
+
+  // Likewise the block sums.
+  GRADTAIL_DEVICE void fold_logs(std::int64_t at) {
+    LogTally& before = s_.newest_logs[parity_ ^ 1][at];
+    LogTally& open = s_.open_logs[at];
+    if (fresh_) open = LogTally{};
+    open.blocks += before.blocks;
+    open.zeros += before.zeros;
+    open.nonfinite += before.nonfinite;
+    open.overflowed += before.overflowed;
+    open.sum += before.sum;
+    open.squares += before.squares;
+    before = LogTally{};
   }
 
   GRADTAIL_DEVICE std::uint64_t take_count(std::int64_t at) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "block_logs.cuh"
 #include "finish.cuh"
 #include "kernels.hpp"
 #include "pass.cuh"
@@ -39,6 +40,9 @@ void launch(const PassArguments& of, const Shape& shape, runtime::Stream stream)
 #endif
       launch_pass<512, kWide>(of, shape, stream);
   }
+  if (of.state.stable != 0 && of.plan.n_views > 0)
+    GRADTAIL_LAUNCH((block_logs_kernel), dim3(static_cast<unsigned>(shape.finish_blocks)), dim3(kLogThreads),
+                    sizeof(BlockLogs::Shared), stream, of);
   GRADTAIL_LAUNCH((finish_kernel<kWide>), dim3(static_cast<unsigned>(shape.finish_blocks)), dim3(kFinishThreads),
                   Finish<kWide>::kSharedBytes, stream, of);
 }

@@ -8,6 +8,8 @@
 
 #include <cstdint>
 
+#include "../core/log_sums.hpp"
+#include "../core/portable.hpp"
 #include "../core/record.hpp"
 #include "../core/view.hpp"
 
@@ -125,6 +127,9 @@ struct StateMemory {
   std::int32_t* present[2];    // rows: whether the step has the row
   std::uint64_t* open_counts;  // of the steps of this block before the newest
   Record* open_records;
+  LogTally* newest_logs[2];  // rows * kBlockSizes, as records; of open_logs as well
+  LogTally* open_logs;
+  std::int32_t stable;  // whether block sums are taken
   RowIntegers* row_integers;
   double* row_norms;  // log_slots * rows: inf: not finite; NaN: not observed
   std::int32_t log_slots;
@@ -153,6 +158,7 @@ struct PlanMemory {
   const RowPlan* rows;
   const TrackPlan* tracks;
   const DevicePiece* pieces;
+  const std::int64_t* first_block_piece;  // n_views + 1
   ViewIntegers* view_integers;
   ItemSums* item_sums;
   float* item_folds;    // items * kFold, times kSketchScale; of wide updates double
@@ -167,6 +173,9 @@ struct PassArguments {
   PlanMemory plan;
   StepArguments step;
 };
+
+// Pieces that a warp takes of a run for block sums, at most: some may be empty.
+GRADTAIL_HD std::int64_t pieces_of_run(std::int64_t elements) { return (elements + 2 * kMostBlock - 2) / kMostBlock; }
 
 // Which bins of a row lie in shared memory.
 enum class BinMode { kAll, kWindow, kNone };

@@ -2,8 +2,8 @@
 
 For arrays in CUDA memory in a build whose native extension has no CUDA kernels. Everything whose
 length is that of an array happens where the array lies, on CuPy's current stream of that device; a
-record, the bins, the sketch and the values that are followed come to the host. One array takes some
-hundred launches and several waits, so this answers, and is not fast.
+record, the bins, the sketch, a sum of every 64 values and the values that are followed come to the host.
+One array takes some hundred launches and several waits, so this answers, and is not fast.
 
 Who comes here: ``backend="cupy"`` by name, and CuPy arrays under every other name
 (:mod:`gradtail.backends`). Arrays in host memory are read with ``xp = numpy``.
@@ -33,6 +33,7 @@ import numpy.typing as npt
 from gradtail.backends import numpy as specification
 from gradtail.buffers import DTYPES, DType, Views, is_cupy
 from gradtail.states.hashing import LANE_STREAM, SHIFT_STREAM, hash64, mix64
+from gradtail.states.log_sums import BLOCK_SIZES, count_sums, halved, whole_blocks
 from gradtail.states.outputs import Outputs
 from gradtail.states.projection import LANES
 from gradtail.states.projection import fold as fold_sketch
@@ -52,10 +53,13 @@ _INFINITY64, _MAGNITUDE64 = np.uint64(0x7FF0000000000000), np.uint64(0x7FFFFFFFF
 
 def summarize(views: Views, table: SummaryTable) -> None:
     """Add every view to its row of ``table``, reading each value once."""
-    found = SummaryTable.empty(len(table.records), table.bits)  # the device may run out of memory half-way
+    # Apart: the device may run out of memory half-way.
+    found = SummaryTable.empty(len(table.records), table.bits, table.logs is not None)
     for view, source in _sources(views):
         with source.device():
             _summarize(view, source, found.records[view["row"]], found.counts[view["row"]], found.bits)
+            if found.logs is not None:
+                _add_block_sums(view, source, found.logs[view["row"]])
     fold(table, found)
 
 
@@ -68,6 +72,8 @@ def observe(views: Views, table: SummaryTable, out: Outputs) -> None:
             _summarize(view, source, record[0], table.counts[row], table.bits)
             out.records[v] = record[0]
             merge_records(table.records[row : row + 1], record)
+            if table.logs is not None:
+                _add_block_sums(view, source, table.logs[row])
             if out.sketch is not None:
                 own = _sketch(view, source, out.sketch.size)
                 with np.errstate(over="ignore", invalid="ignore"):
@@ -263,6 +269,28 @@ def _count_bins(xp: Any, values: _Values, size: int, bits: int) -> Any:
     bins = (values.pattern >> np.uint32(23 - bits)).astype(xp.int64)
     bins = xp.where(values.negative, bins + size // 2, bins)
     return xp.bincount(xp.where(used, bins, size), minlength=size + 1)[:size]
+
+
+def _add_block_sums(view: Any, source: _Source, logs: Any) -> None:
+    """Add the sums of the whole blocks of each run of a view; those of 64 are made where the array lies."""
+    xp, least = source.xp, BLOCK_SIZES[0]
+    for offset, size, start in specification.runs_of(view):
+        inside, first = whole_blocks(start, size)
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            values = _read(xp, source.raw[offset : offset + size][inside], source.dtype)
+            bad = ~(values.finite & (values.pattern < _INFINITY32))
+            bad = xp.sum(bad.reshape(-1, least), axis=1) > 0
+            sums = _as_single(xp, values.x)
+            for _ in range(least.bit_length() - 1):
+                sums = _as_single(xp, halved(sums, 2))
+            single = _to_host(xp, sums).astype(np.float32)
+        count_sums(single, _to_host(xp, bad), first, logs)
+
+
+def _as_single(xp: Any, x: Any) -> Any:
+    """Round float64 to float32 and keep it wide; what is subnormal then is so already, being such a sum."""
+    small = xp.rint(x * 2.0**149) * 2.0**-149
+    return xp.where(abs(x) < _SMALLEST_NORMAL, small, x.astype(xp.float32).astype(xp.float64))
 
 
 def _sketch(view: Any, source: _Source, r: int) -> npt.NDArray[np.float64]:

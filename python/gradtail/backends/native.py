@@ -16,7 +16,7 @@ name = "native"
 def summarize(views: Views, table: SummaryTable) -> None:
     """Add every view to its row of ``table``, reading each value once."""
     assert core is not None
-    core.summarize(views.table, table.records, table.counts, table.bits)
+    core.summarize(views.table, table.records, table.counts, table.bits, table.logs)
 
 
 def observe(views: Views, table: SummaryTable, out: Outputs) -> None:
@@ -26,7 +26,7 @@ def observe(views: Views, table: SummaryTable, out: Outputs) -> None:
     tracks = None if t is None else (t.first, t.offset, t.value)
     core.observe(
         views.table, table.records, table.counts, table.bits, out.records, out.sketch, out.row_sketches,
-        tracks, out.pieces,
+        tracks, out.pieces, table.logs,
     )  # fmt: skip
 
 
@@ -45,10 +45,10 @@ def update_coordinates(views: Views, pieces: npt.NDArray[np.void]) -> None:
 def fold(into: SummaryTable, table: SummaryTable) -> None:
     """Add each row of ``table`` to the same row of ``into``."""
     assert core is not None
-    core.fold(into.records, into.counts, table.records, table.counts, table.bits)
+    core.fold(into.records, into.counts, table.records, table.counts, table.bits, into.logs, table.logs)
 
 
 def clear(table: SummaryTable) -> None:
     """Empty every row of ``table``."""
     assert core is not None
-    core.clear(table.records, table.counts, table.bits)
+    core.clear(table.records, table.counts, table.bits, table.logs)

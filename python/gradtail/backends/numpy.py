@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from gradtail.buffers import DType, Views
 from gradtail.states.coordinates import LANES, MOST_SCALED, view_cells
+from gradtail.states.log_sums import add_logs, count_run
 from gradtail.states.outputs import Outputs
 from gradtail.states.projection import fold as fold_sketch
 from gradtail.states.projection import sketch_map
@@ -30,6 +31,8 @@ def summarize(views: Views, table: SummaryTable) -> None:
     """Add every view to its row of ``table``, reading each value once."""
     for view, raw, dtype in _views(views):
         _summarize_view(view, raw, dtype, table.records[view["row"]], table.counts[view["row"]], table.bits)
+        if table.logs is not None:
+            _add_block_sums(view, raw, dtype, table.logs[view["row"]])
 
 
 def observe(views: Views, table: SummaryTable, out: Outputs) -> None:
@@ -50,6 +53,8 @@ def observe(views: Views, table: SummaryTable, out: Outputs) -> None:
         _summarize_view(view, raw, dtype, record[0], table.counts[row], table.bits)
         out.records[v] = record[0]
         merge_records(table.records[row : row + 1], record)
+        if table.logs is not None:
+            _add_block_sums(view, raw, dtype, table.logs[row])
         if out.sketch is not None:
             own = np.zeros_like(out.sketch)
             _sketch_view(view, raw, dtype, own)
@@ -79,12 +84,16 @@ def fold(into: SummaryTable, table: SummaryTable) -> None:
     """Add each row of ``table`` to the same row of ``into``."""
     into.counts[...] += table.counts
     merge_records(into.records, table.records)
+    if into.logs is not None and table.logs is not None:
+        add_logs(into.logs, table.logs)
 
 
 def clear(table: SummaryTable) -> None:
     """Empty every row of ``table``."""
     table.counts[...] = 0
     table.records[...] = EMPTY_RECORD
+    if table.logs is not None:
+        table.logs[...] = 0
 
 
 def _views(views: Views) -> Iterator[tuple[Any, npt.NDArray[Any], DType]]:
@@ -151,6 +160,27 @@ def _add_bins(x: npt.NDArray[Any], record: Any, counts: Any, bits: int) -> None:
         magnitude = bins[single != 0] & np.uint32(counts.size // 2 - 1)
         record["low_bin"] = min(record["low_bin"], int(magnitude.min()))
         record["high_bin"] = max(record["high_bin"], int(magnitude.max()))
+
+
+def _add_block_sums(view: Any, raw: npt.NDArray[Any], dtype: DType, logs: Any) -> None:
+    """Add the sums of the whole blocks of each run of a view, as float32."""
+    for begin, size, start in runs_of(view):
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            count_run(dtype.widen(raw[begin : begin + size]).astype(np.float32), start, logs)
+
+
+def runs_of(view: Any) -> Iterator[tuple[int, int, int]]:
+    """Yield offset, elements and index of the first element of pieces of each run of a view.
+
+    A piece ends with its run or at a multiple of CHUNK, which divides no block.
+    """
+    size, run = int(view["size"]), int(view["run"])
+    offset = 0
+    while offset < size:
+        index = int(index_of(view, offset))
+        length = min(run - offset % run, size - offset, CHUNK - index % CHUNK)
+        yield offset, length, index
+        offset += length
 
 
 def _sketch_view(view: Any, raw: npt.NDArray[Any], dtype: DType, out: npt.NDArray[np.float64]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradtail.build import build_info
-from gradtail.report import noise, tails
+from gradtail.report import noise, stable, tails
 from gradtail.report.laws import Laws
 from gradtail.report.schema import SCHEMA, jsonable, rounded
 from gradtail.states.magnitudes import edges_for
@@ -34,6 +34,7 @@ def collect(
     stream: GradientStream,
     *,
     loss: Loss | None = None,
+    accuracy: Loss | None = None,
     overhead: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     title: str = "gradtail report",
@@ -45,7 +46,7 @@ def collect(
         raise TypeError(f"stream: expected a GradientStream, got {type(stream).__name__}")
     rows = _Rows(stream)
     blocks = rows.walk()
-    first = stream.first_nonfinite
+    first, shown = stream.first_nonfinite, _loss(accuracy, "accuracy")
     data = {
         "schema": SCHEMA,
         "title": str(title),
@@ -75,8 +76,9 @@ def collect(
             "last_step": [block.last_step for block in blocks],
             "steps": [block.steps for block in blocks],
         },
-        "history": {**_history(stream), "loss": _loss(loss)},
+        "history": {**_history(stream), "loss": _loss(loss), "accuracy": shown},
         "spectrum": noise.spectrum(stream),
+        "stable": {**stable.collect(stream), "accuracy_jump": stable.accuracy_jump(shown)},
         "clipping": noise.clipping(stream, max_norm, settings or {}),
         "tests": rows.laws.settings(),
         "whole": rows.whole,
@@ -272,15 +274,15 @@ def _history(stream: GradientStream) -> dict[str, Any]:
     }
 
 
-def _loss(loss: Loss | None) -> dict[str, Any] | None:
+def _loss(loss: Loss | None, name: str = "loss") -> dict[str, Any] | None:
     """Check steps and losses; a loss that is not finite becomes null."""
     if loss is None:
         return None
     if not isinstance(loss, (tuple, list)) or len(loss) != 2:
-        raise TypeError(f"loss: expected a pair (steps, values), got {type(loss).__name__}")
+        raise TypeError(f"{name}: expected a pair (steps, values), got {type(loss).__name__}")
     steps, values = np.asarray(loss[0]).reshape(-1), np.asarray(loss[1], np.float64).reshape(-1)
     if steps.size != values.size:
-        raise ValueError(f"loss: expected as many values as steps ({steps.size}), got {values.size}")
+        raise ValueError(f"{name}: expected as many values as steps ({steps.size}), got {values.size}")
     return {"steps": [int(step) for step in steps], "values": rounded(values, 9)}
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gradtail.report import noise_figures, panels, style, words
+from gradtail.report import noise_figures, panels, stable, style, words
 from gradtail.report.words import Row
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ PANELS = (
     ),
 )  # fmt: skip
 
-FILES = (*(kind.file for kind in PANELS), "layers.png", "norm.png", "loss.png", "spectrum.png")
+FILES = (*(kind.file for kind in PANELS), "layers.png", "norm.png", "loss.png", "spectrum.png", "stable.png")
 """Every plot that a report may write."""
 
 
@@ -88,6 +88,8 @@ def pngs(data: Data) -> Iterator[tuple[str, bytes]]:
         yield "loss.png", _png(lambda: _loss(data, 7.2))
     if noise_figures.has_spectrum(data):
         yield "spectrum.png", _png(lambda: noise_figures.spectrum(data, 6.4))
+    if stable.has_curve(data):
+        yield "stable.png", _png(lambda: stable.figure(data, 6.4))
 
 
 def run_svgs(data: Data) -> Iterator[tuple[str, str]]:
@@ -101,6 +103,11 @@ def run_svgs(data: Data) -> Iterator[tuple[str, str]]:
 def spectrum_svg(data: Data) -> str | None:
     """Draw the covariance spectrum for the page; None if there is none."""
     return _svg(lambda: noise_figures.spectrum(data, 5.2)) if noise_figures.has_spectrum(data) else None
+
+
+def stable_svg(data: Data) -> str | None:
+    """Draw gradient alpha over the steps for the page; None if there is nothing to draw."""
+    return _svg(lambda: stable.figure(data, 5.2)) if stable.has_curve(data) else None
 
 
 def layers_svg(data: Data) -> str:

@@ -7,7 +7,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from gradtail.report import figures, laws_html, noise_text, rows_html, words
+from gradtail.report import figures, laws_html, noise_text, rows_html, stable, words
 from gradtail.report.findings import findings
 from gradtail.report.tables import subtitle
 
@@ -41,6 +41,10 @@ variances along its main directions; the participation ratio says how many direc
 scatter as much: 1 if all noise is along one line. Where a few steps carry most of the trace, as in a warm-up,
 it is that of these very steps and no more. <i>Centred</i> is about the mean of these steps, over
 T&nbsp;−&nbsp;1; the second moment is about zero. Taken from sketches, whose error is in the intervals.</li>
+<li><b>Gradient alpha</b>: how sums of K neighbouring values grow with K, as K<sup>1/alpha</sup>; 2 for
+independent values of finite variance. Values of unequal scale, related neighbours and too small K pull it
+down as well, so that a number below 2 alone says nothing of a variance; it is of raw gradients, not of
+their noise.</li>
 <li><b>Suggested clip threshold</b>: the norm that one step in twenty exceeds, in the recent steps in which
 the norms keep their level. Intervals allow for norms that resemble their neighbours.</li>
 <li><b>Norms</b> leave out NaN and infinite values, which are counted apart.</li>
@@ -73,7 +77,8 @@ def page(data: Data) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
         f"<title>{title}</title>\n<style>\n{_asset('page.css')}</style>\n</head>\n<body>\n"
-        f'<main class="gradtail">\n{_head(data)}\n{_run(data)}\n{_noise(data)}\n{_layers(data)}\n'
+        f'<main class="gradtail">\n{_head(data)}\n{_run(data)}\n{_noise(data)}\n'
+        f"{_with_break(_stable(data))}{_layers(data)}\n"
         f"{_with_break(laws_html.section(data))}{_panels(data)}\n{_how_to_read(data)}\n{_facts(data)}\n"
         f"</main>\n<script>\n{_asset('page.js')}</script>\n</body>\n</html>\n"
     )
@@ -140,6 +145,15 @@ def _noise(data: Data) -> str:
     return (
         f'<section><h2>Gradient noise and clipping</h2><div class="charts two">{drawn}{facts}</div></section>'
     )
+
+
+def _stable(data: Data) -> str:
+    if not data.get("stable"):
+        return ""
+    svg = figures.stable_svg(data)
+    drawn = _figure("Gradient alpha over the steps", svg) if svg else ""
+    facts = f'<div class="facts">{rows_html.facts("Sums of neighbours", stable.listed(data))}</div>'
+    return f'<section><h2>Stable index</h2><div class="charts two">{drawn}{facts}</div></section>'
 
 
 def _layers(data: Data) -> str:

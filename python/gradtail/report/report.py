@@ -42,6 +42,7 @@ class Report:
         stream: GradientStream,
         *,
         loss: tuple[Sequence[int], Sequence[float]] | None = None,
+        accuracy: tuple[Sequence[int], Sequence[float]] | None = None,
         overhead: Mapping[str, Any] | None = None,
         settings: Mapping[str, Any] | None = None,
         title: str = "gradtail report",
@@ -56,6 +57,8 @@ class Report:
             Read, not changed.
         loss : pair of sequences, optional
             Steps, and the loss of each.
+        accuracy : pair of sequences, optional
+            Likewise; shown under gradient alpha.
         overhead : mapping, optional
             Cost of watching: ``share`` of all the time, ``mean`` and ``mean_step`` (seconds in the
             monitor a step, and of a step, whose ratio it is) or else the medians ``p50`` and ``step``
@@ -76,8 +79,8 @@ class Report:
             positive.
         """
         data = collect.collect(
-            stream, loss=loss, overhead=overhead, settings=settings, title=title, notes=notes,
-            max_norm=max_norm,
+            stream, loss=loss, accuracy=accuracy, overhead=overhead, settings=settings, title=title,
+            notes=notes, max_norm=max_norm,
         )  # fmt: skip
         return cls(data)
 

@@ -20,6 +20,7 @@ COORDINATE_BYTES = 132
 """Eight coordinates with four moments each in float32, and their count."""
 
 _PER_ARRAY = 640  # record, view, name, place, key
+_LOGS = 192  # block sums of a group, beside each of its records
 _TOUCHED = 12 << 10  # of a group's 64 KiB of bins (bits = 4), those that values of 30 binades reach, twice
 _PACKED = 4 << 10  # the same at rest: what a block of steps keeps
 _BLOCKS = (32, 16, 8)
@@ -139,9 +140,9 @@ def fixed_bytes(sizes: Sizes, elements: Sequence[int], cell: int) -> int:
 def group_bytes(sizes: Sizes, blocks: int) -> int:
     """Return the memory of one group with so many blocks of steps."""
     if sizes.on_device:  # every bin: two tables of 32-bit counters, one of 64
-        return (2 << (8 + sizes.bits)) * 16 + 1024 + _ring_bytes(sizes) + 8 * LOG_SLOTS
+        return (2 << (8 + sizes.bits)) * 16 + 1024 + 3 * _LOGS + _ring_bytes(sizes) + 8 * LOG_SLOTS
     bins: int = (2 * _TOUCHED + blocks * _PACKED) * (1 << sizes.bits) // 16
-    return bins + 256 + _ring_bytes(sizes) + 4 * sizes.history
+    return bins + 256 + (2 + blocks) * _LOGS + _ring_bytes(sizes) + 4 * sizes.history
 
 
 def _ring_bytes(sizes: Sizes) -> int:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from gradtail.states.log_sums import BLOCK_SIZES, LOG_SUMS, add_logs, check_logs, empty_logs, join_logs
 from gradtail.states.summary import Summary
 from gradtail.states.table import EMPTY_RECORD, RECORD, SummaryTable, bins_for, join_records, merge_records
 
@@ -27,6 +28,7 @@ class PackedTable:
     ends : ndarray of uint64, shape (rows, 2)
         Bin 0 of either sign, where the zeros are.
     bits : int
+    logs : ndarray of LOG_SUMS, shape (rows, 4), or None
     """
 
     records: npt.NDArray[np.void]
@@ -34,14 +36,16 @@ class PackedTable:
     counts: npt.NDArray[Any]
     ends: npt.NDArray[np.uint64]
     bits: int
+    logs: npt.NDArray[np.void] | None = None
 
     @classmethod
     def pack(cls, table: SummaryTable) -> PackedTable:
         """Copy the bins in use."""
         signs = table.counts.reshape(len(table.records), 2, bins_for(table.bits) // 2)
         low, high = _span([table.records])
+        logs = None if table.logs is None else table.logs.copy()
         return cls(
-            table.records.copy(), low, _narrow(signs[:, :, low:high]), signs[:, :, 0].copy(), table.bits
+            table.records.copy(), low, _narrow(signs[:, :, low:high]), signs[:, :, 0].copy(), table.bits, logs
         )
 
     def join(self, other: PackedTable) -> PackedTable:
@@ -57,37 +61,57 @@ class PackedTable:
         n = len(self.records)
         ends[:n] += self.ends
         merge_records(records[:n], self.records)
-        return PackedTable(records, low, _narrow(counts), ends, self.bits)
+        logs = None
+        if self.logs is not None and other.logs is not None:
+            logs = other.logs.copy()
+            add_logs(logs[:n], self.logs)
+        return PackedTable(records, low, _narrow(counts), ends, self.bits, logs)
 
     def place(self, index: npt.NDArray[np.intp], rows: int) -> PackedTable:
         """Return the same in a table of ``rows`` rows, of which row ``index[i]`` is row i of this one."""
         records, ends = np.full(rows, EMPTY_RECORD), np.zeros((rows, 2), np.uint64)
         counts = np.zeros((rows, *self.counts.shape[1:]), self.counts.dtype)
         records[index], ends[index], counts[index] = self.records, self.ends, self.counts
-        return PackedTable(records, self.low, counts, ends, self.bits)
+        logs = None
+        if self.logs is not None:
+            logs = empty_logs(rows)
+            logs[index] = self.logs
+        return PackedTable(records, self.low, counts, ends, self.bits, logs)
+
+    def without_logs(self) -> PackedTable:
+        """Return the same without block sums."""
+        return replace(self, logs=None)
 
     def unpack(self) -> SummaryTable:
         """Return a table that the pass can write to."""
-        table = SummaryTable.empty(len(self.records), self.bits)
+        table = SummaryTable.empty(len(self.records), self.bits, self.logs is not None)
         signs = table.counts.reshape(len(self.records), 2, bins_for(self.bits) // 2)
         signs[:, :, self.low : self.low + self.counts.shape[2]] = self.counts
         signs[:, :, 0] += self.ends
         table.records[...] = self.records
+        if table.logs is not None:
+            table.logs[...] = self.logs
         return table
 
     @property
     def nbytes(self) -> int:
         """Memory, in bytes."""
-        return self.records.nbytes + self.counts.nbytes + self.ends.nbytes
+        logs = 0 if self.logs is None else self.logs.nbytes
+        return self.records.nbytes + self.counts.nbytes + self.ends.nbytes + logs
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything, as arrays of ints and floats."""
-        return {
+        state = {
             "records": self.records.view(np.int64).reshape(len(self.records), RECORD.itemsize // 8),
             "low": self.low,
             "counts": self.counts.view(np.int32 if self.counts.dtype == np.uint32 else np.int64),
             "ends": self.ends.view(np.int64),
         }
+        if self.logs is not None:
+            state["logs"] = self.logs.view(np.int64).reshape(
+                len(self.logs), len(BLOCK_SIZES) * LOG_SUMS.itemsize // 8
+            )
+        return state
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any], bits: int) -> PackedTable:
@@ -115,7 +139,10 @@ class PackedTable:
                 f"got shape {counts.shape} from {low}"
             )
         counts = counts.view(np.uint32 if counts.dtype == np.int32 else np.uint64)
-        new = cls(words.view(RECORD).reshape(-1), low, counts, ends, bits)
+        logs = (
+            None if "logs" not in state else _logs(np.ascontiguousarray(state["logs"], np.int64), len(words))
+        )
+        new = cls(words.view(RECORD).reshape(-1), low, counts, ends, bits, logs)
         _check_ranges(new)
         return new
 
@@ -123,7 +150,7 @@ class PackedTable:
         """Join some rows; those that do not exist are empty."""
         return join_rows(
             self.records, self.counts, self.low, self.ends,
-            [row for row in rows if row < len(self.records)], self.bits, backend,
+            [row for row in rows if row < len(self.records)], self.bits, backend, self.logs,
         )  # fmt: skip
 
 
@@ -132,7 +159,7 @@ def table_summary(table: SummaryTable, rows: Sequence[int], *, backend: str | No
     signs = table.counts.reshape(len(table.records), 2, bins_for(table.bits) // 2)
     low, high = _span([table.records[list(rows)]])
     return join_rows(
-        table.records, signs[:, :, low:high], low, signs[:, :, 0], list(rows), table.bits, backend
+        table.records, signs[:, :, low:high], low, signs[:, :, 0], list(rows), table.bits, backend, table.logs
     )
 
 
@@ -144,13 +171,24 @@ def join_rows(
     rows: list[int],
     bits: int,
     backend: str | None,
+    logs: npt.NDArray[np.void] | None = None,
 ) -> Summary:
     """Join rows of counts of shape (rows, 2, width) that begin at magnitude bin ``low``."""
     total = np.zeros((2, bins_for(bits) // 2), np.uint64)
     if rows:
         total[:, low : low + counts.shape[2]] = counts[rows].sum(axis=0, dtype=np.uint64)
         total[:, 0] += ends[rows].sum(axis=0, dtype=np.uint64)
-    return Summary.from_parts(join_records(records[rows]), total.ravel(), bits, backend=backend)
+    joined = None if logs is None else join_logs(logs[rows])
+    return Summary.from_parts(join_records(records[rows]), total.ravel(), bits, backend=backend, logs=joined)
+
+
+def _logs(words: npt.NDArray[np.int64], rows: int) -> npt.NDArray[np.void]:
+    expected = (rows, len(BLOCK_SIZES) * LOG_SUMS.itemsize // 8)
+    if words.shape != expected:
+        raise ValueError(f"state: expected block sums of shape {expected}, got {words.shape}")
+    logs: npt.NDArray[np.void] = words.view(LOG_SUMS).reshape(rows, len(BLOCK_SIZES))
+    check_logs(logs)
+    return logs
 
 
 def _span(records: Sequence[npt.NDArray[np.void]]) -> tuple[int, int]:

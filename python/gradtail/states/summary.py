@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 from gradtail import backends
 from gradtail.buffers import views_of
+from gradtail.states.log_sums import BLOCK_SIZES, LOG_SUMS, BlockLogs, check_logs, empty_logs
 from gradtail.states.magnitudes import Histogram, Magnitudes
 from gradtail.states.moments import Moments
 from gradtail.states.table import NO_BIN, RECORD, SummaryTable, bins_for, check_bits
@@ -59,11 +61,12 @@ class Summary:
         bits: int,
         *,
         backend: str | None = None,
+        logs: npt.NDArray[np.void] | None = None,
     ) -> Summary:
-        """Wrap a record of shape (1,) and its bin counts, which the summary then owns."""
+        """Wrap a record of shape (1,), its bin counts and perhaps block sums, which the summary then owns."""
         new = cls.__new__(cls)
         new._backend = backends.resolve(backend)
-        new._table = SummaryTable(record, counts.reshape(1, -1), bits)
+        new._table = SummaryTable(record, counts.reshape(1, -1), bits, logs)
         return new
 
     def update(self, x: object, *, start: int = 0) -> Summary:
@@ -101,8 +104,10 @@ class Summary:
         if other.bits != self.bits:
             raise ValueError(f"other: expected a summary of bits={self.bits}, got bits={other.bits}")
         mine = self._table
+        both = mine.logs is not None and other._table.logs is not None
+        logs = mine.logs.copy() if both and mine.logs is not None else None
         new = Summary.from_parts(
-            mine.records.copy(), mine.counts.copy(), mine.bits, backend=self._backend.name
+            mine.records.copy(), mine.counts.copy(), mine.bits, backend=self._backend.name, logs=logs
         )
         self._backend.fold(new._table, other._table)
         return new
@@ -125,6 +130,21 @@ class Summary:
         return Magnitudes(
             self.bits, int(record["mantissa"]), self._table.counts[0].copy(), *(int(record[n]) for n in names)
         )
+
+    @property
+    def table(self) -> SummaryTable:
+        """The table of one row that the summary is kept in; not to be written to."""
+        return self._table
+
+    @property
+    def block_logs(self) -> tuple[BlockLogs, ...] | None:
+        """Logarithms of sums of 64, 256, 1024 and 4096 neighbours; None where they were not taken.
+
+        Summaries of a :class:`gradtail.GradientStream` have them, unless it was told ``stable=False``;
+        :func:`gradtail.summarize` does not take them.
+        """
+        logs = self._table.logs
+        return None if logs is None else tuple(map(BlockLogs.from_record, BLOCK_SIZES, logs[0]))
 
     @property
     def count(self) -> int:
@@ -218,7 +238,11 @@ class Summary:
         record, counts = self._table.records[0], self._table.counts[0]
         used = np.flatnonzero(counts)
         fields = {name: record[name].item() for name in RECORD.names or ()}
-        return {"schema": SCHEMA, "bits": self.bits, **fields, "bins": used, "counts": counts[used]}
+        logs = self._table.logs
+        more = (
+            {} if logs is None else {f"block_{name}": logs[0][name].copy() for name in LOG_SUMS.names or ()}
+        )
+        return {"schema": SCHEMA, "bits": self.bits, **fields, "bins": used, "counts": counts[used], **more}
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any], *, backend: str | None = None) -> Summary:
@@ -255,6 +279,8 @@ class Summary:
             record[name] = _field(state, name)
         new._table.counts[0, bins] = counts.astype(np.uint64)
         _check_bins(record, new._table.counts[0])
+        if "block_blocks" in state:
+            new._table = replace(new._table, logs=_logs(state))
         return new
 
     def __eq__(self, other: object) -> bool:
@@ -265,6 +291,8 @@ class Summary:
             mine.bits == theirs.bits
             and mine.records.tobytes() == theirs.records.tobytes()
             and np.array_equal(mine.counts, theirs.counts)
+            and (mine.logs is None) == (theirs.logs is None)
+            and (mine.logs is None or mine.logs.tobytes() == theirs.logs.tobytes())  # type: ignore[union-attr]
         )
 
     __hash__ = None  # type: ignore[assignment]
@@ -276,6 +304,20 @@ class Summary:
             f"Summary(count={m.count}, zeros={m.zeros}, nonfinite={bad}, mean={m.mean:.6g}, "
             f"sd={m.variance**0.5:.6g}, max_abs={m.max_abs:.6g})"
         )
+
+
+def _logs(state: Mapping[str, Any]) -> npt.NDArray[np.void]:
+    """Return the block sums of a state."""
+    logs = empty_logs(1)
+    for name in LOG_SUMS.names or ():
+        if f"block_{name}" not in state:
+            raise ValueError(f"state: expected the key 'block_{name}', got none")
+        values = np.asarray(state[f"block_{name}"])
+        if values.shape != logs[0].shape or values.dtype.kind not in "iuf":
+            raise ValueError(f"state: expected 4 numbers for 'block_{name}', got {state[f'block_{name}']}")
+        logs[0][name] = values
+    check_logs(logs)
+    return logs
 
 
 def _integers(state: Mapping[str, Any], name: str) -> npt.NDArray[Any]:

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gradtail.states.log_sums import empty_logs
+
 NO_INDEX = np.iinfo(np.int64).max
 """``first_nonfinite`` of a set without non-finite values: the neutral element of ``min``."""
 
@@ -82,16 +84,27 @@ class SummaryTable:
         Column ``pattern >> (23 - bits)`` of the float32 pattern: the upper half of the columns
         are the negative values.
     bits : int
+    logs : ndarray of LOG_SUMS, shape (rows, 4), or None
+        Of block sums, where they are wanted.
     """
 
     records: npt.NDArray[np.void]
     counts: npt.NDArray[np.uint64]
     bits: int
+    logs: npt.NDArray[np.void] | None = None
 
     @classmethod
-    def empty(cls, rows: int, bits: int) -> SummaryTable:
-        """Make ``rows`` empty summaries; untouched counts cost address space only."""
-        return cls(np.full(rows, EMPTY_RECORD), np.zeros((rows, bins_for(bits)), np.uint64), bits)
+    def empty(cls, rows: int, bits: int, stable: bool = False) -> SummaryTable:
+        """Make ``rows`` empty summaries, with block sums or without; untouched counts are address space."""
+        counts = np.zeros((rows, bins_for(bits)), np.uint64)
+        return cls(np.full(rows, EMPTY_RECORD), counts, bits, empty_logs(rows) if stable else None)
+
+    def copy_to(self, larger: SummaryTable) -> None:
+        """Copy all rows to the first rows of another table, which has block sums if this one has."""
+        n = len(self.records)
+        larger.records[:n], larger.counts[:n] = self.records, self.counts
+        if self.logs is not None and larger.logs is not None:
+            larger.logs[:n] = self.logs
 
 
 def merge_records(into: npt.NDArray[np.void], records: npt.NDArray[np.void]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -36,6 +36,10 @@ class PackedBlock:
     last_step: int
     table: PackedTable
 
+    def without_logs(self) -> PackedBlock:
+        """Return the same without block sums."""
+        return PackedBlock(self.first_step, self.last_step, self.table.without_logs())
+
     def join(self, other: PackedBlock) -> PackedBlock:
         """Join two blocks; the rows of both mean the same groups."""
         a, b = sorted((self.table, other.table), key=lambda table: len(table.records))
@@ -56,13 +60,15 @@ class Timeline:
         4 or more.
     backend : module
         Who folds tables.
+    stable : bool
+        Whether block sums are kept.
     """
 
-    def __init__(self, bits: int, most: int, backend: ModuleType) -> None:
-        self._bits, self._backend = bits, backend
+    def __init__(self, bits: int, most: int, backend: ModuleType, stable: bool = False) -> None:
+        self._bits, self._backend, self._stable = bits, backend, stable
         self.most = most
         self.pace = 1
-        self._open = SummaryTable.empty(0, bits)  # the newest block, ready to be added to
+        self._open = SummaryTable.empty(0, bits, stable)  # the newest block, ready to be added to
         self._range: tuple[int, int] | None = None
         self._blocks: list[PackedBlock] = []
 
@@ -71,11 +77,14 @@ class Timeline:
         """Memory of blocks, in bytes; the open table is left to the stream, whose newest one is alike."""
         return sum(block.table.nbytes for block in self._blocks)
 
+    def leave_out_block_sums(self) -> None:
+        """Keep none from now on; there are none yet."""
+        self._stable, self._open = False, replace(self._open, logs=None)
+
     def grow(self, rows: int) -> None:
         """Make room for more groups."""
-        grown = SummaryTable.empty(rows, self._bits)
-        held = len(self._open.records)
-        grown.records[:held], grown.counts[:held] = self._open.records, self._open.counts
+        grown = SummaryTable.empty(rows, self._bits, self._stable)
+        self._open.copy_to(grown)
         self._open = grown
 
     def add(self, step: int, table: SummaryTable) -> bool:
@@ -160,9 +169,11 @@ class Timeline:
 
     def set(self, blocks: Sequence[PackedBlock], rows: int) -> None:
         """Become the union of blocks with ``rows`` groups each, made at this pace or a lower one."""
-        self._blocks = sorted(blocks, key=lambda block: block.first_step)
+        self._blocks = sorted(
+            (block if self._stable else block.without_logs() for block in blocks), key=lambda b: b.first_step
+        )
         self._join()
-        self._open, self._range = SummaryTable.empty(rows, self._bits), None
+        self._open, self._range = SummaryTable.empty(rows, self._bits, self._stable), None
         while len(self._blocks) > self.most - 2:
             self._slow_down()
 
@@ -186,18 +197,20 @@ class Timeline:
         return state
 
     @classmethod
-    def from_state_dict(cls, state: Mapping[str, Any], bits: int, rows: int, backend: ModuleType) -> Timeline:
+    def from_state_dict(
+        cls, state: Mapping[str, Any], bits: int, rows: int, backend: ModuleType, stable: bool = False
+    ) -> Timeline:
         """Rebuild a time line of ``rows`` groups."""
         most, pace = int(state["most"]), int(state["pace"])
         if most < 4 or pace < 1 or pace & (pace - 1):
             raise ValueError(f"state: expected a time line of 4 blocks or more, got most={most}, pace={pace}")
-        new = cls(bits, most, backend)
+        new = cls(bits, most, backend, stable)
         new.pace = pace
         ranges = np.asarray(state["ranges"], np.int64).reshape(-1, 2)
         if np.any(np.diff(ranges.ravel()) < 0):
             raise ValueError("state: expected blocks of rising steps, got others")
         for i, (first, last) in enumerate(ranges.tolist()):
-            keys = ("records", "low", "counts", "ends")
+            keys = ("records", "low", "counts", "ends", *(["logs"] if stable else []))
             table = PackedTable.from_state_dict({key: state[f"blocks/{i}/{key}"] for key in keys}, bits)
             if len(table.records) > rows:
                 raise ValueError(f"state: expected at most {rows} rows a block, got {len(table.records)}")
@@ -219,9 +232,7 @@ class Timeline:
     def _reopen(self) -> None:
         """Make the newest block the open one."""
         block = self._blocks.pop()
-        held = block.table.unpack()
-        n = len(held.records)
-        self._open.records[:n], self._open.counts[:n] = held.records, held.counts
+        block.table.unpack().copy_to(self._open)
         self._range = (block.first_step, block.last_step)
 
     def _slow_down(self) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from gradtail.states.budget import Plan
+from gradtail.states.log_sums import add_logs
 from gradtail.states.packed import PackedTable
 from gradtail.states.table import SummaryTable, merge_records
 from gradtail.states.timeline import PackedBlock, placed
@@ -58,7 +59,10 @@ def _settings(a: State, b: State) -> Settings:
         key: min(getattr(a.settings, key), getattr(b.settings, key))
         for key in ("window", "tracks", "history")
     }
-    return replace(a.settings, **least, memory=max(a.settings.memory, b.settings.memory))
+    both = (a.settings.stable, b.settings.stable)
+    stable = False if False in both else True if True in both else None
+    memory = max(a.settings.memory, b.settings.memory)
+    return replace(a.settings, **least, memory=memory, stable=stable)
 
 
 def _like(empty: State, full: State) -> State:
@@ -114,15 +118,19 @@ def _join_summaries(new: State, *parts: tuple[State, np.ndarray[tuple[int], np.d
             continue
         assert state.last_step is not None
         if state.last_step == last:
+            newest = new.newest
             table = SummaryTable.empty(rows, new.settings.bits)
             table.records[index], table.counts[index] = state.newest.records, state.newest.counts
-            new.newest.counts[...] += table.counts
-            merge_records(new.newest.records, table.records)
+            newest.counts[...] += table.counts
+            merge_records(newest.records, table.records)
+            if newest.logs is not None and state.newest.logs is not None:
+                for row, own in zip(index, state.newest.logs, strict=True):
+                    add_logs(newest.logs[row], own)
             new.sketch += state.sketch
             new.row_sketches[index] += state.row_sketches
             new.present[index] |= state.present
             new.newest_step = last
         else:
-            newest = PackedBlock(state.last_step, state.last_step, PackedTable.pack(state.newest))
-            blocks += placed([newest], index, rows)
+            packed = PackedBlock(state.last_step, state.last_step, PackedTable.pack(state.newest))
+            blocks += placed([packed], index, rows)
     new.timeline.set(blocks, rows)

@@ -195,6 +195,7 @@ def _arrange(state: State, known: Mapping[str, Known], home: tuple[int, int], on
     if state.home is None:
         state.home = home
         state.device = DeviceSide(state, home[1]) if on_device else None
+        state.settle_block_sums(on_device)
     make = None if state.device is None else state.device.make_piece
     if state.plan.cell:
         arrangement.follow(

@@ -23,6 +23,7 @@ from gradtail.backends.device import CONTROL, TRACK
 from gradtail.buffers import Views
 from gradtail.states.budget import GROUP_WINDOW, LOG_SLOTS
 from gradtail.states.device_moments import DevicePiece
+from gradtail.states.log_sums import of_tallies
 from gradtail.states.places import Place
 from gradtail.states.table import RECORD, SummaryTable, bins_for
 from gradtail.stream.arrangement import Arrangement
@@ -275,11 +276,14 @@ class DeviceSide:
         if len(unread.steps) > 1 and not self._fresh:
             assert self._block is not None
             state.add_block(
-                self._block, unread.steps[-2], self._table("open_records", "open_counts", np.uint64)
+                self._block,
+                unread.steps[-2],
+                self._table("open_records", "open_counts", "open_logs", np.uint64),
             )
         parity = int(control["parity"])
         width = np.uint64 if self._wide else np.uint32
-        table = self._table(f"newest_records{parity}", f"newest_counts{parity}", width)
+        names = (f"newest_records{parity}", f"newest_counts{parity}", f"newest_logs{parity}")
+        table = self._table(*names, width)
         present = engine.read(f"present{parity}").view(np.int32)[: len(state.rows)] > 0
         unread.store_rings(engine, self._rows, self._tracks)
         state.backend.fold(state.newest, table)
@@ -346,6 +350,7 @@ class DeviceSide:
             tracks=state.tracks.columns,
             track_window=settings.window if settings.tracks else 0,
             wide_counts=wide or self._wide,
+            stable=bool(settings.stable),
         )
         engine: Any = cuda.with_room(make)
         self._engine, self._plans, self._read, self._unread = engine, {}, 0, Unread(state)
@@ -369,18 +374,22 @@ class DeviceSide:
         if self._staged is None:
             return
         (first, last), self._staged = self._staged, None
-        records, counts = self._engine.staged()
+        records, counts, logs = self._engine.staged()
         if self._state.newest_step is not None:
             self._state.close_newest()
-        self._state.add_block(first, last, self._as_table(records, counts.view(np.uint64)))
+        self._state.add_block(first, last, self._as_table(records, counts.view(np.uint64), logs))
 
-    def _table(self, records: str, counts: str, dtype: Any) -> SummaryTable:
-        return self._as_table(self._engine.read(records), self._engine.read(counts).view(dtype))
+    def _table(self, records: str, counts: str, logs: str, dtype: Any) -> SummaryTable:
+        read = self._engine.read
+        return self._as_table(read(records), read(counts).view(dtype), read(logs))
 
-    def _as_table(self, records: npt.NDArray[Any], counts: npt.NDArray[Any]) -> SummaryTable:
+    def _as_table(
+        self, records: npt.NDArray[Any], counts: npt.NDArray[Any], logs: npt.NDArray[Any]
+    ) -> SummaryTable:
         rows, bits = len(self._state.newest.records), self._state.settings.bits
         counts = counts.astype(np.uint64).reshape(self._rows, bins_for(bits))
-        return SummaryTable(records.view(RECORD)[:rows], counts[:rows], bits)
+        taken = of_tallies(logs)[:rows] if self._state.settings.takes_block_sums else None
+        return SummaryTable(records.view(RECORD)[:rows], counts[:rows], bits, taken)
 
 
 NOT_SEEN = (

@@ -145,8 +145,13 @@ def _rebuilt(flat: Mapping[str, Any], backend: ModuleType, rule: Rule | None) ->
             )
     state.tracks = TrackRing.from_state_dict(_part(flat, "tracks"), settings.seed)
     state.coordinates = CoordinateStore.from_state_dict(_part(flat, "coordinates"))
-    state.timeline = Timeline.from_state_dict(_part(flat, "timeline"), settings.bits, rows, backend)
-    newest = PackedTable.from_state_dict(_part(flat, "newest"), settings.bits).unpack()
+    state.timeline = Timeline.from_state_dict(
+        _part(flat, "timeline"), settings.bits, rows, backend, settings.takes_block_sums
+    )
+    part = _part(flat, "newest")
+    if settings.takes_block_sums and "logs" not in part:
+        raise KeyError("newest/logs")
+    newest = PackedTable.from_state_dict(part, settings.bits).unpack()
     state.newest_step = state.last_step if flat["has_newest"] else None
     arrays = {"present": state.present, "sketch": state.sketch, "row_sketches": state.row_sketches}
     for key, own in arrays.items():
@@ -168,11 +173,11 @@ def _part(flat: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _settings(part: Mapping[str, Any]) -> Settings:
-    values = {key: np.asarray(value).item() for key, value in part.items()}
+    values = {"stable": False, **{key: np.asarray(value).item() for key, value in part.items()}}
     if missing := set(Settings.__dataclass_fields__) - set(values):
         raise KeyError(f"settings/{min(missing)}")
-    coordinates = values["coordinates"]
-    return Settings.checked(**{**values, "coordinates": None if coordinates == "none" else coordinates})
+    known: dict[str, Any] = {key: None if value == "none" else value for key, value in values.items()}
+    return Settings.checked(**known)
 
 
 def _known_dict(state: State) -> dict[str, Any]:

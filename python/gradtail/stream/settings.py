@@ -27,6 +27,7 @@ class Settings:
     seed: int
     history: int
     memory: int
+    stable: bool | None  # None: where arrays lie in host memory
 
     @classmethod
     def checked(
@@ -40,6 +41,7 @@ class Settings:
         seed: int,
         history: object,
         memory: object,
+        stable: object = None,
     ) -> Settings:
         """Check arguments as users give them; TypeError and ValueError name the one that is wrong."""
         tensor_key(seed, "")
@@ -52,11 +54,23 @@ class Settings:
             int(seed),
             _integer(history, "history", 2, 1 << 40),
             parse_memory(memory),
+            None if stable is None else _flag(stable, "stable"),
         )
+
+    @property
+    def takes_block_sums(self) -> bool:
+        """Whether block sums are taken, or may be."""
+        return self.stable is not False
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings by name, without None."""
         return {key: "none" if value is None else value for key, value in asdict(self).items()}
+
+
+def _flag(value: object, name: str) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected a bool, got {value!r}")
+    return bool(value)
 
 
 def _integer(value: object, name: str, least: int, most: int) -> int:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from gradtail.dlpack import HOST_DEVICES
 from gradtail.states.budget import (
     FOLD,
     GROUP_WINDOW,
@@ -42,8 +43,8 @@ FloatArray = npt.NDArray[np.float64]
 
 _PAGE = 4096
 _ROOM = (
-    "plan", "rows", "groups", "elements", "keys", "known", "newest", "present", "home", "timeline",
-    "row_sketches", "group_ring", "tracks", "coordinates", "arrangements",
+    "settings", "plan", "rows", "groups", "elements", "keys", "known", "newest", "present", "home",
+    "timeline", "row_sketches", "group_ring", "tracks", "coordinates", "arrangements",
 )  # fmt: skip
 
 
@@ -87,14 +88,14 @@ class State:
         self.ledger = Ledger()
         self.counted = StepSet()
         self.first_nonfinite: NonFinite | None = None
-        self.newest = SummaryTable.empty(0, settings.bits)
+        self.newest = SummaryTable.empty(0, settings.bits, settings.takes_block_sums)
         self.present = np.zeros(0, bool)  # groups that the newest step has
         self.newest_step: int | None = None  # whose summaries ``newest`` has
         self.home: tuple[int, int] | None = None  # DLPack device type and number, where arrays lie
         self.sketcher: DeviceSketcher | None = None  # of arrays there that are not counted
         self.device: DeviceSide | None = None  # what lies there, if that is no host memory
         self.replay_cadence = 1
-        self.timeline = Timeline(settings.bits, 32, backend)
+        self.timeline = Timeline(settings.bits, 32, backend, settings.takes_block_sums)
         self.log = RecordLog(settings.history)
         self.sketch = np.zeros(settings.sketch)
         self.row_sketches = np.zeros((0, min(FOLD, settings.sketch)))
@@ -105,6 +106,21 @@ class State:
         self.coordinates = CoordinateStore()
         self.arrangements: dict[tuple[str, ...], list[Arrangement]] = {}  # by names, the newest last
         self.current: Arrangement | None = None
+
+    @property
+    def no_block_sums(self) -> str:
+        """Why there are no block sums, in words."""
+        on_device = self.device is not None or (self.home is not None and self.home[0] not in HOST_DEVICES)
+        return "one on a device, where it needs stable=True" if on_device else "stable=False"
+
+    def settle_block_sums(self, on_device: bool) -> None:
+        """Decide whether block sums are taken, where the settings leave it to where arrays lie."""
+        if self.settings.stable is not None:
+            return
+        self.settings = replace(self.settings, stable=not on_device)
+        if on_device:
+            self.newest = replace(self.newest, logs=None)
+            self.timeline.leave_out_block_sums()
 
     @property
     def has_newest(self) -> bool:
@@ -183,8 +199,8 @@ class State:
         held = len(self.newest.records)
         if rows <= held:
             return
-        newest = SummaryTable.empty(rows, self.settings.bits)
-        newest.records[:held], newest.counts[:held] = self.newest.records, self.newest.counts
+        newest = SummaryTable.empty(rows, self.settings.bits, self.settings.takes_block_sums)
+        self.newest.copy_to(newest)
         row_sketches = np.zeros((rows, self.row_sketches.shape[1]))
         row_sketches[:held] = self.row_sketches
         self.group_ring.grow(rows)

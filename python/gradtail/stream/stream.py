@@ -50,6 +50,9 @@ class GradientStream(Readings):
         Rows of scalars kept at most; the record thins out when they are full.
     memory : str or int, default "64MiB"
         What all of this may take. Where arrays are many, modules share a group.
+    stable : bool, optional
+        Whether sums of blocks of neighbours are taken, which :meth:`stable_index` is made from. By default
+        they are where arrays lie in host memory; on a CUDA device they take a second read of all values.
     backend : {None, "native", "numpy", "cupy"}
         Who reads arrays in host memory; None takes the best that this build has. Those on a CUDA device
         are read there by a build with CUDA, else, if they are CuPy's, by NumPy's code on CuPy, which is
@@ -93,12 +96,13 @@ class GradientStream(Readings):
         seed: int = 0,
         history: int = 2048,
         memory: str | int = "64MiB",
+        stable: bool | None = None,
         backend: str | None = None,
     ) -> None:
         self._backend: ModuleType = backends.resolve(backend)
         settings = Settings.checked(
             bits=bits, window=window, sketch=sketch, tracks=tracks,
-            coordinates=coordinates, seed=seed, history=history, memory=memory,
+            coordinates=coordinates, seed=seed, history=history, memory=memory, stable=stable,
         )  # fmt: skip
         self._held = State(settings, groups, self._backend)
 

@@ -90,7 +90,7 @@ class Monitor(Within):
         see :class:`gradtail.torch.directions.Trajectory`, which :attr:`directions` is. No part of a state.
     **options
         Of :class:`gradtail.GradientStream`: bits, window, sketch, tracks, coordinates, groups, seed,
-        history, memory, backend.
+        history, memory, stable, backend.
 
     Attributes
     ----------

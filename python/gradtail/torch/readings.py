@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gradtail.estimators.clip import ClipSuggestion
 from gradtail.estimators.spectrum import CovarianceSpectrum
+from gradtail.estimators.stable_sums import GradientAlpha
 from gradtail.estimators.subspace import SubspaceStability
 from gradtail.states.coordinate_moments import CoordinateMoments
 from gradtail.states.record_log import RecordLog
@@ -139,6 +140,21 @@ class Readings:
         See :meth:`gradtail.GradientStream.summary`.
         """
         return self.stream.summary(group, steps)
+
+    def stable_index(
+        self,
+        group: str | None = None,
+        block: int | None = None,
+        steps: Literal["all", "newest"] = "all",
+    ) -> GradientAlpha:
+        """Estimate the stable index of raw gradients: :meth:`gradtail.GradientStream.stable_index`."""
+        return self.stream.stable_index(group, block, steps)
+
+    def stable_curve(
+        self, group: str | None = None, block: int | None = None
+    ) -> list[tuple[int, int, float]]:
+        """Return it over blocks of steps: :meth:`gradtail.GradientStream.stable_curve`."""
+        return self.stream.stable_curve(group, block)
 
     @property
     def history(self) -> RecordLog:
