@@ -321,7 +321,7 @@ def _kurtosis(away: FloatArray) -> float:
     """Return the larger kurtosis of two rows of mean 0; at least that of normal numbers."""
     square = np.mean(away**2, axis=1)
     fourth = np.mean(away**4, axis=1)
-    return max(3.0, *np.divide(fourth, square**2, out=np.zeros(2), where=square > 0).tolist())
+    return max(3.0, float(np.divide(fourth, square**2, out=np.zeros(2), where=square > 0).max()))
 
 
 def _scale(pairs: FloatArray) -> float:
