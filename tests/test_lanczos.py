@@ -140,6 +140,59 @@ def test_the_search_says_what_it_cannot_exclude(monkeypatch):
     assert not found.clear()
 
 
+def last_layer(seed, dtype, classes=24, width=16, examples=300):
+    """Product with the Hessian of a linear classifier by its weights, whose eigenvalues come in bands."""
+    rng = np.random.default_rng(seed)
+    h = rng.standard_normal((examples, width)) * np.arange(1, width + 1) ** -rng.uniform(0.3, 1.5)
+    h += rng.standard_normal(width) * rng.uniform(0, 3)
+    logits = h @ rng.standard_normal((width, classes)) * rng.uniform(0.1, 3)
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    given, shares = (torch.tensor(x, dtype=dtype) for x in (h, p / p.sum(axis=1, keepdims=True)))
+
+    def product(v):
+        along = shares * (given @ v.view(classes, width).T)
+        along -= shares * along.sum(dim=1, keepdim=True)
+        return (along.T @ given / examples).flatten()
+
+    return product
+
+
+@pytest.mark.parametrize(
+    ("seed", "dtype", "tol", "top"),
+    [(121, torch.float32, 0.03, 30), (163, torch.float64, 1e-3, 80), (336, torch.float32, 0.01, 30)],
+)
+def test_kept_pairs_that_leak_are_let_go(seed, dtype, tol, top, monkeypatch):
+    """Pairs that are good enough for themselves may be too rough for smaller ones that are found later."""
+
+    def search(kept):
+        monkeypatch.setattr(lanczos_module, "_KEPT", kept)
+        found = Lanczos(
+            last_layer(seed, dtype), 384, top, tol=tol, noise=torch.finfo(dtype).eps, rows=384, dtype=dtype,
+            device=torch.device("cpu"), seed=seed,
+        )  # fmt: skip
+        return found, found.run(lambda products, converged: products < 1000)
+
+    assert search(np.inf)[0].inexact > 0  # without letting go there is no headway, and products are blamed
+    found, done = search(0.5)
+    assert done
+    assert found.inexact == 0
+    dense = torch.stack([last_layer(seed, torch.float64)(row) for row in torch.eye(384).double()])
+    truth = torch.linalg.eigvalsh(dense).flip(0).numpy()[:top]
+    pairs = found.pairs()
+    assert pairs.eigenvalues == pytest.approx(truth, abs=pairs.residuals.max())
+
+
+def test_products_that_err_by_more_than_they_should_end_the_search():
+    """Of a classifier that is sure of all examples the curvature cancels: 1e-13 of errors in 1e-10."""
+    found = Lanczos(
+        last_layer(271, torch.float32), 384, 80, tol=1e-3, noise=torch.finfo(torch.float32).eps, rows=384,
+        dtype=torch.float32, device=torch.device("cpu"), seed=271,
+    )  # fmt: skip
+    assert found.run(lambda products, converged: products < 1000)
+    assert found.inexact > 10 * torch.finfo(torch.float32).eps
+    assert found.pairs().residuals.min() >= found.inexact * found.scale
+
+
 def test_products_are_few():
     """Fewer than ARPACK takes with its usual space, at the same tolerance."""
     from scipy.sparse.linalg import LinearOperator, eigsh

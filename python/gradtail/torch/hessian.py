@@ -268,6 +268,11 @@ def _about(
         said.append(
             f"an eigenvalue between {pairs.eigenvalues[-1]:.4g} and {pairs.unseen:.4g} may have been missed"
         )
+    if solver.inexact:
+        said.append(
+            f"products err by {solver.inexact:.2g} of the largest eigenvalue, more than their precision "
+            "would: smaller eigenvalues are known no better than that"
+        )
     if checked is not None and checked[0] > 3 * checked[1] + solver.rounding:
         why = "products do not repeat, or are not symmetric"
         if products_by == "finite differences":

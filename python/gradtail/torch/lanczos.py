@@ -27,6 +27,7 @@ _SHIFT = (
 _OF_LARGEST = 0.01  # below this part of the largest, eigenvalues are as exact as those at it
 _ROUNDING = 20.0  # times that of a product: all that can be asked for
 _ERRORS = 4.0  # the same: what a pair has at least
+_KEPT = 0.5  # of the residual that a pair may have: what kept ones may add to it
 _OFTEN = 32  # convergence is looked at after so many parts of the products so far
 
 
@@ -89,6 +90,9 @@ class Lanczos:
     its space is built until it has converged, and one more start follows. After a space that closes (a
     residual of zero) there is another start as well.
 
+    Where products turn out to err by more than ``noise`` says, residuals are held against what they do err
+    by, which is kept in ``inexact``, relative to the largest magnitude.
+
     Time is that of the products, and O(n j) for the j-th; memory is ``rows`` vectors.
     """
 
@@ -113,6 +117,8 @@ class Lanczos:
         self.products = 0
         self.unseen = math.inf
         self._next = 0
+        self._headway = -1
+        self.inexact = 0.0
 
     def run(self, more: Callable[[int, int], bool]) -> bool:
         """Go on until all pairs have converged; True if they have.
@@ -182,9 +188,26 @@ class Lanczos:
         return bool(((leaks > self._allowed(values)) & (leaks > 0.9 * residuals)).any())
 
     def _begin_again(self) -> None:
-        """Start once more from the pairs that would not converge, as they lie between spaces."""
+        """Start once more from the pairs that would not converge, as they lie between spaces.
+
+        What is kept leaks on what is new by its own residuals. Where the last start made no headway, only so
+        many are kept, from the smallest residual up, as together leak less than any wanted pair may. If all
+        were of these, it is the products that err by more than was assumed.
+        """
         values, residuals, _ = self._ritz()
-        good = (residuals <= self._allowed(values))[: self.top]
+        values, residuals = values[: self.top], residuals[: self.top]
+        allowed = self._allowed(values)
+        good = residuals <= allowed
+        converged = int(good.sum())
+        if converged <= self._headway:
+            order = np.argsort(residuals, kind="stable")
+            together = np.sqrt(np.cumsum(residuals[order] ** 2))
+            released = order[together > _KEPT * allowed.min()]
+            if not good[released].any():
+                self.inexact = max(self.inexact, float(residuals[~good].max()) / self.scale)
+                self._noise = max(self._noise, self.inexact)
+            good[released] = False
+        self._headway = converged
         mixed = self.weights(self.top)[:, ~good].sum(axis=1, keepdims=True)
         about = self.basis.combine(0, mixed)[0]
         self._condense(good)
@@ -343,7 +366,7 @@ class Lanczos:
             "basis": [piece.cpu() for _, piece in self.basis.pieces()],
             "spaces": [space.state_dict() for space in self.spaces],
             "products": self.products, "unseen": self.unseen, "next": self._next,
-            "generator": self._generator.get_state(),
+            "headway": self._headway, "inexact": self.inexact, "generator": self._generator.get_state(),
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -355,4 +378,6 @@ class Lanczos:
             self.basis.append(row)
         self.spaces = [Krylov.from_state_dict(own) for own in state["spaces"]]
         self.products, self.unseen, self._next = state["products"], state["unseen"], state["next"]
+        self._headway, self.inexact = state.get("headway", -1), state.get("inexact", 0.0)
+        self._noise = max(self._noise, self.inexact)
         self._generator.set_state(state["generator"])
