@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gradtail.experiments.heavy_tail_table import alpha_of, gap, known
 from gradtail.report import panels, style
 
 _HIGHEST = 6.0  # of the axis of alpha
@@ -46,16 +47,17 @@ def _curves(ax: Any, curves: list[dict[str, Any]]) -> None:
 
 
 def _points(ax: Any, cases: list[dict[str, Any]]) -> None:
-    known = [case for case in cases if case["alpha"] is not None]
+    there = [case for case in cases if case["alpha"] is not None]
     for name, colour, label, top in (
         ("hill", style.BLUE, "Hill of distances", math.inf),
         ("averaged", style.ORANGE, "averaged iterates, against min(alpha, 2)", 2.0),
     ):
         ax.errorbar(
-            [min(case["alpha"], top) for case in known], [case[name] for case in known],
-            [2 * case[f"{name}_stderr"] for case in known], fmt="o", ms=4, lw=0.9, color=colour, label=label,
+            [min(case["alpha"], top) for case in there], [known(case[name]) for case in there],
+            [2 * known(case[f"{name}_stderr"]) for case in there], fmt="o", ms=4, lw=0.9, color=colour,
+            label=label,
         )  # fmt: skip
-    most = max([case["alpha"] for case in known if case["alpha"] < _HIGHEST], default=3.0) * 1.1
+    most = max([case["alpha"] for case in there if case["alpha"] < _HIGHEST], default=3.0) * 1.1
     ax.plot([0, most], [0, most], color=style.MUTED, ls=":", lw=0.9)
     ax.set_xlim(0, most)
     ax.set_ylim(0, most)
@@ -69,14 +71,14 @@ def _networks(axes: Any, cases: list[dict[str, Any]]) -> None:
     (tails, gaps), (sharp, link) = axes
     noise = np.array([case["noise"] for case in cases])
     names = list(cases[0]["layers"])
+    gaps_of = [gap(case) for case in cases]
     for i, name in enumerate(names):
-        alpha = np.array([_alpha(case, name) for case in cases])
+        alpha = np.array([alpha_of(case, name) for case in cases])
         tails.plot(noise, alpha, "o", ms=4, color=style.SERIES[1 + i], label=name)
-        gap = [case["test_loss"] - case["train_loss"] for case in cases]
-        link.plot(alpha, gap, "o", ms=4, color=style.SERIES[1 + i], label=name)
+        link.plot(alpha, gaps_of, "o", ms=4, color=style.SERIES[1 + i], label=name)
     tails.axhline(2, color=style.MUTED, ls=":", lw=0.9)
-    gaps.plot(noise, [case["test_loss"] - case["train_loss"] for case in cases], "o", ms=4, color=style.BLUE)
-    sharp.plot(noise, [case["largest_eigenvalue"] for case in cases], "o", ms=4, color=style.BLUE)
+    gaps.plot(noise, gaps_of, "o", ms=4, color=style.BLUE)
+    sharp.plot(noise, [known(case["largest_eigenvalue"]) for case in cases], "o", ms=4, color=style.BLUE)
     stable = np.array(sorted({case["eta"] for case in cases}))
     if stable.size > 1:
         for batch, colour in zip(sorted({case["batch"] for case in cases}), style.SERIES[2:], strict=False):
@@ -98,8 +100,3 @@ def _networks(axes: Any, cases: list[dict[str, Any]]) -> None:
     link.set_title("test loss less training loss")
     for ax in (tails, sharp, link):
         ax.legend()
-
-
-def _alpha(case: dict[str, Any], name: str) -> float:
-    found = case["layers"][name]["after"]
-    return math.nan if found is None else float(found["alpha"])

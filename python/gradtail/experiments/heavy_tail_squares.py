@@ -53,7 +53,7 @@ def examine(at: Squares) -> dict[str, Any]:
         "hill": found.hill.alpha, "hill_stderr": found.hill.stderr, "hill_k": found.hill.k,
         "averaged": found.averaged.alpha, "averaged_stderr": found.averaged.stderr,
         "growth": found.growth, "growth_stderr": found.growth_stderr, "stopped": found.stopped,
-        "diverged": found.diverged, "warnings": list(found.warnings),
+        "diverged": found.diverged, "stationary": found.stationary, "warnings": list(found.warnings),
         "seconds": time.perf_counter() - began,
     }  # fmt: skip
 

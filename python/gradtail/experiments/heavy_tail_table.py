@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 from scipy import special, stats
 
+ENOUGH = 10_000
+"""Weights of a layer from which mixed scales would show."""
+
 _FEWEST = 5  # networks of which an order is spoken of
+
+
+def gap(case: dict[str, Any]) -> float:
+    """Return the test loss less the training loss."""
+    return known(case["test_loss"]) - known(case["train_loss"])
 
 
 def orders(networks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -23,11 +31,11 @@ def orders(networks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         return []
     columns: dict[str, list[float]] = {
         "eta / b": [case["noise"] for case in networks],
-        "largest eigenvalue": [case["largest_eigenvalue"] for case in networks],
-        "generalization gap": [case["test_loss"] - case["train_loss"] for case in networks],
+        "largest eigenvalue": [known(case["largest_eigenvalue"]) for case in networks],
+        "generalization gap": [gap(case) for case in networks],
     }
     for name in networks[0]["layers"]:
-        columns[f"alpha of {name}"] = [_alpha(case, name) for case in networks]
+        columns[f"alpha of {name}"] = [alpha_of(case, name) for case in networks]
     pairs = [
         *((one, name) for name in columns if name.startswith("alpha") for one in list(columns)[:3]),
         ("eta / b", "largest eigenvalue"), ("eta / b", "generalization gap"),
@@ -38,11 +46,11 @@ def orders(networks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _order(one: str, other: str, columns: dict[str, list[float]]) -> dict[str, Any] | None:
     x, y = np.array(columns[one]), np.array(columns[other])
-    known = np.isfinite(x) & np.isfinite(y)
-    n = int(known.sum())
-    if n < _FEWEST or np.ptp(x[known]) == 0 or np.ptp(y[known]) == 0:
+    there = np.isfinite(x) & np.isfinite(y)
+    n = int(there.sum())
+    if n < _FEWEST or np.ptp(x[there]) == 0 or np.ptp(y[there]) == 0:
         return None
-    r = float(stats.spearmanr(x[known], y[known]).statistic)
+    r = float(stats.spearmanr(x[there], y[there]).statistic)
     reach = float(special.ndtri(0.975)) * math.sqrt((1 + r * r / 2) / (n - 3))
     z = math.atanh(min(max(r, -1 + 1e-12), 1 - 1e-12))
     return {
@@ -77,10 +85,10 @@ def _squares(cases: list[dict[str, Any]], settings: dict[str, Any]) -> list[str]
             f"{case['eta_max']:>10.4g}{case['rho']:>10.3g}{'none' if alpha is None else f'{alpha:.3f}':>9}"
         )
         hill, averaged = (
-            f"{case[name]:.3f} +- {case[f'{name}_stderr']:.3f}" for name in ("hill", "averaged")
+            f"{known(case[name]):.3f} +- {known(case[f'{name}_stderr']):.3f}" for name in ("hill", "averaged")
         )
         limit = "" if alpha is None else f"{min(alpha, 2):.3f}"
-        mark = "  diverges" if case["diverged"] else ""
+        mark = "  diverges" if case["diverged"] else "  not stationary" if not case["stationary"] else ""
         lines.append(f"{line}{hill:>20}{limit:>15}{averaged:>20}{mark}")
     return lines
 
@@ -104,20 +112,16 @@ def _networks(cases: list[dict[str, Any]], data: dict[str, Any]) -> list[str]:
             lines.append(f"{line}  {case['lost']}")
             continue
         for name in names:
-            found = case["layers"][name]["after"]
-            text = "too few" if found is None else f"{found['alpha']:.3f} +- {found['stderr']:.3f}"
-            line += f"{text + ('*' if found is not None and found['findings'] else ' '):>18}"
-        sharp = case["largest_eigenvalue"]
+            line += f"{_index(case['layers'][name]['after']):>18}"
+        sharp, train, test = (known(case[name]) for name in ("largest_eigenvalue", "train_loss", "test_loss"))
         lines.append(
-            f"{line}{sharp:>12.4g}{case['eta'] * sharp:>11.3g}{case['train_loss']:>11.4f}"
-            f"{case['test_loss']:>10.4f}{case['test_loss'] - case['train_loss']:>9.4f}"
-            f"{100 * case['test_accuracy']:>8.2f} %{case['growth']:>8.3f}"
+            f"{line}{sharp:>12.4g}{case['eta'] * sharp:>11.3g}{train:>11.4f}{test:>10.4f}{gap(case):>9.4f}"
+            f"{100 * case['test_accuracy']:>8.2f} %{known(case['growth']):>8.3f}"
         )
     start = next((case for case in cases if case["lost"] is None), None)
     if start is not None:
-        found = [start["layers"][name]["before"] for name in names]
-        texts = ["" if one is None else f"{one['alpha']:.3f} +- {one['stderr']:.3f}" for one in found]
-        lines.append(f"{'at initialisation':>29}" + "".join(f"{text + ' ':>18}" for text in texts))
+        texts = [_index(start["layers"][name]["before"]) for name in names]
+        lines.append(f"{'at initialisation':>29}" + "".join(f"{text:>18}" for text in texts))
     return lines
 
 
@@ -137,19 +141,36 @@ def _notes(squares: list[dict[str, Any]], networks: list[dict[str, Any]]) -> lis
     if squares:
         lines += [
             "alpha: of P(|x - x*| > t) ~ t^-alpha in theory, none where rho > 0; averages of iterates have",
-            "the index min(alpha, 2). Where a run diverges both estimates are of its spread so far, no tail.",
+            "the index min(alpha, 2). Where a run diverges both estimates are of its spread so far, no tail,",
+            "and where it is not stationary they are of the way there.",
         ]
     if networks:
         lines += [
             "* something else explains an index below 2, or no stable law is seen: mixed scales, zeros,",
-            "weights in an order (findings in results.json). The weights of one layer of one run are no",
-            "sample of one law: an index below 2 is by itself no evidence of infinite variance. growth: norm",
+            f"weights in an order (findings in results.json); ? too few weights, below {ENOUGH}, to tell a",
+            "stable law from mixed scales, and no mark clears a layer of them. The weights of one layer of",
+            "one run are no sample of one law: an index below 2 is by itself no evidence of infinite",
+            "variance. growth: norm",
             "of all weights at the end over that when averaging began: where it is not near 1 nothing is",
             "stationary.",
         ]
     return lines
 
 
-def _alpha(case: dict[str, Any], name: str) -> float:
+def known(value: float | None) -> float:
+    """Return a number, NaN for one that JSON has no word for."""
+    return math.nan if value is None else float(value)
+
+
+def alpha_of(case: dict[str, Any], name: str) -> float:
+    """Return the index of a layer after training; NaN where there is none."""
     found = case["layers"][name]["after"]
-    return math.nan if found is None else float(found["alpha"])
+    return math.nan if found is None else known(found["alpha"])
+
+
+def _index(found: dict[str, Any] | None) -> str:
+    """Write the index of a layer; ? where it has too few weights to be told from a mixture of scales."""
+    if found is None:
+        return "too few "
+    mark = "?" if found["n"] < ENOUGH else "*" if found["findings"] else " "
+    return f"{known(found['alpha']):.3f} +- {known(found['stderr']):.3f}{mark}"
