@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradtail.estimators.clip import ClipSuggestion
 from gradtail.estimators.spectrum import CovarianceSpectrum
-from gradtail.estimators.stable_sums import GradientAlpha
+from gradtail.estimators.stable_sums import StreamAlpha
 from gradtail.estimators.subspace import SubspaceStability
 from gradtail.states.coordinate_moments import CoordinateMoments
 from gradtail.states.record_log import RecordLog
@@ -146,7 +146,7 @@ class Readings:
         group: str | None = None,
         block: int | None = None,
         steps: Literal["all", "newest"] = "all",
-    ) -> GradientAlpha:
+    ) -> StreamAlpha:
         """Estimate the stable index of raw gradients: :meth:`gradtail.GradientStream.stable_index`."""
         return self.stream.stable_index(group, block, steps)
 
