@@ -1,6 +1,7 @@
 """The stable index of gradient noise of a real net: what is collected, and what it is called."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -130,13 +131,58 @@ def test_dead_neurons_are_zeros():
     assert found.controls["zeros_kept"].alpha < found.alpha
 
 
-def test_gradients_have_to_be_kept():
+@pytest.mark.parametrize("kind", ["noise", "gradient"])
+def test_the_number_without_the_gradients(kind):
+    """Against the gradients of the same batches: sums and means of logarithms, layer by layer, in NumPy."""
+    net, data = network(torch.float32), classes(dtype=torch.float32)
+    small = {"layers": False, "coordinates": None, "tracks": 0}
+    found = collect_gradients(net, cross_entropy, data, 48, 20, **small)
+    raw = found.stable_index(kind, block=64)
+    assert (raw.kind, raw.block, raw.parts is None) == (kind, 64, False)
+    assert str(raw).startswith(f"{kind} alpha ")
+    assert any("controls need exact=True" in w for w in raw.warnings)
+    assert list(raw.layers) == ["0.weight", "0.bias", "2.weight", "2.bias", "4.weight"]
+    assert any("4.bias" in w for w in raw.warnings)
+    matrix = collect_gradients(net, cross_entropy, data, 48, 20, **KEPT).matrix(kind).astype(np.float64)
+    ends = np.cumsum([0, *(p.numel() for p in net.parameters())])
+
+    def inverse(low, high):
+        """Of a layer: what all of its sums and values say together, and how many sums there are."""
+        x = matrix[:, low:high]
+        y = x[:, : x.shape[1] // 64 * 64].reshape(len(x), -1, 64)
+        blocks, values, nonzero = np.abs(y.sum(axis=2)), np.abs(x[x != 0]), np.count_nonzero(y, axis=2)
+        size = nonzero[blocks > 0].mean()
+        return (np.log(blocks[blocks > 0]).mean() - np.log(values).mean()) / np.log(size), blocks.size
+
+    names = [name for name, _ in net.named_parameters()]
+    assert all(p.numel() % 64 == 0 for p in list(net.parameters())[:5])
+    for name, low, high in zip(names[:5], ends[:5], ends[1:6], strict=True):
+        by_hand, _ = inverse(low, high)
+        one = raw.layers[name]
+        assert one.kind == kind
+        assert next(s for s in one.sizes if s.block == 64).alpha == pytest.approx(1 / by_hand, rel=5e-3)
+        # That of the mean over blocks of steps, each against its own mean of logarithms, is another number.
+        assert abs(1 / one.alpha - by_hand) < 4 * one.stderr / one.alpha**2
+    parts = np.array([inverse(low, high) for low, high in pairwise(ends[:6])])
+    whole = np.average(parts[:, 0], weights=parts[:, 1])
+    assert abs(1 / raw.alpha - whole) < 4 * raw.stderr / raw.alpha**2
+
+
+def test_what_a_number_needs():
     net, data = network(), classes()
-    found = collect_gradients(net, cross_entropy, data, 4, 20, layers=False)
-    with pytest.raises(ValueError, match="expected gradients collected with exact=True"):
+    found = collect_gradients(net, cross_entropy, data, 4, 20, layers=False, stable=False)
+    with pytest.raises(ValueError, match="expected a stream that takes block sums, got stable=False"):
         found.stable_index()
     with pytest.raises(ValueError, match="kind: expected 'gradient' or 'noise', got 'values'"):
         found.stable_index("values")
+    with pytest.raises(ValueError, match="expected gradients collected with exact=True"):
+        found.matrix()
+    with pytest.raises(TypeError, match="stable: expected a bool, got 1"):
+        collect_gradients(net, cross_entropy, data, 4, 20, stable=1)
+    batches = [(data[0][i : i + 20], data[1][i : i + 20]) for i in range(0, 470, 20)]
+    unequal = [*batches[:23], (data[0][460:470], data[1][460:470])]
+    found = collect_gradients(net, cross_entropy, unequal, layers=False, coordinates=None, tracks=0)
+    assert any("batches of 10 to 20 examples" in w for w in found.stable_index(layers=False).warnings)
 
 
 def test_memory_is_said_before_anything_is_taken():

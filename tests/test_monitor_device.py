@@ -123,7 +123,9 @@ def test_torch_a_step_waits_for_nothing(device: Device) -> None:
             two.there.step()
             two.there.latest()
             two.there.grad_norm()
+            two.there.note(accuracy=0.5)
     assert two.there.wait().step == 29
+    assert two.there.accuracies[0] == list(range(6, 30))
 
 
 def test_torch_the_optimizer_within_backward(device: Device) -> None:

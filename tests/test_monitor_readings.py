@@ -78,3 +78,60 @@ def test_torch_gradient_alpha_of_every_layer() -> None:
     assert [row["name"] for row in monitor.report().data["stable"]["layers"]] == ["0.weight", "2.weight"]
     with pytest.raises(ValueError, match="expected a stream that takes block sums, got stable=False"):
         bare.stable_index()
+
+
+def test_torch_accuracy_in_the_report_and_in_a_state() -> None:
+    model, other = small_model(), small_model()
+    monitor = Monitor(model)
+    optimizer = torch.optim.SGD(model.parameters(), 0.05)
+    monitor.note(accuracy=0.0)  # before the first step
+    told = torch.zeros(())
+    for step in range(40):
+        loss = backward(model, step)
+        if step == 7:
+            monitor.note(accuracy=0.3)  # of the weights that step 6 has made
+        monitor.clip_(1.0, loss)
+        optimizer.step()
+        if step % 4 == 3:
+            told.fill_((step + 1) / 40)
+            monitor.note(accuracy=told)  # which is no alias
+    expected = [0.0, 0.1, 0.3, *((step + 1) / 40 for step in range(7, 40, 4))]
+    steps, values = monitor.accuracies
+    assert steps == [0, 3, 6, *range(7, 40, 4)]
+    assert values == pytest.approx(expected)
+    data = monitor.report().data
+    assert data["history"]["accuracy"] == {"steps": steps, "values": pytest.approx(expected)}
+    assert len(data["history"]["loss"]["steps"]) == 40
+    assert data["stable"]["accuracy_jump"] is not None
+    again = Monitor(other)
+    again.load_state_dict(monitor.state_dict())
+    assert again.accuracies == monitor.accuracies
+    again.rollback(9)
+    assert again.accuracies == ([0, 3, 6, 7], values[:4])
+    older = {key: value for key, value in monitor.state_dict().items() if key != "accuracies"}
+    again.load_state_dict(older)
+    assert again.accuracies == ([], [])
+    with pytest.warns(RuntimeWarning, match="accuracy: expected a number or a tensor of one, got 'x'"):
+        again.note(accuracy="x")  # type: ignore[arg-type]
+    assert again.enabled
+    again.enabled = False
+    again.note(accuracy=1.0)
+    assert again.accuracies == ([], [])
+
+
+def test_torch_accuracy_of_a_step_that_is_given_up() -> None:
+    """What is told within a step counts for the one before, so that steps of the log rise whatever comes."""
+    model = small_model()
+    monitor = Monitor(model)
+    for step in range(3):
+        backward(model, step)
+        monitor.step()
+    backward(model, 3)
+    monitor.observe(model[0].weight)
+    monitor.note(accuracy=0.25)
+    backward(model, 4)
+    with pytest.warns(RuntimeWarning):  # as gradients seen in backward have made way for others
+        monitor.observe(model[0].weight)
+    monitor.step()
+    monitor.note(accuracy=0.5)
+    assert monitor.accuracies == ([2, 3], [0.25, 0.5])

@@ -94,6 +94,7 @@ def test_torch_a_refused_state_changes_nothing() -> None:
         ("losses", {**steps, "values": [1.0]}),
         ("losses", {"steps": [1, 0], "counts": [1, 2], "values": [1.0, 2.0]}),
         ("losses", {**steps, "values": ["x", 1.0]}),
+        ("accuracies", {**steps, "values": ["x", 1.0]}),
         ("skipped", {**steps, "values": [{}, {}]}),
         ("skipped", None),
         ("micro", {"increments": np.zeros((0, 0))}),

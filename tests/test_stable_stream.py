@@ -12,7 +12,7 @@ import pytest
 from small_streams import assert_equal_states
 
 from gradtail import GradientStream, Summary, summarize
-from gradtail.estimators.stable_sums import GradientAlpha
+from gradtail.estimators.stable_sums import StreamAlpha
 from gradtail.states.log_sums import BLOCK_SIZES
 
 SHAPES = {"a.weight": (96, 128), "a.bias": (70,), "b.weight": (5000,)}
@@ -138,12 +138,13 @@ def test_states_without_block_sums(backend: str, tmp_path: Any) -> None:
 def test_stable_samples_give_their_index(backend: str, alpha: float) -> None:
     rng = np.random.default_rng(5)
     found = stream(backend)
-    found.update({"w": stable(rng, alpha, 1 << 19).astype(np.float32) * 1e-30})
+    x = stable(rng, alpha, 1 << 19).astype(np.float32) * 1e-30
+    found.update({"w": x})
     for block in BLOCK_SIZES:
         one = found.stable_index(block=block)
         assert abs(one.alpha - alpha) < 4 * one.stderr
-        v = math.pi**2 / 6 * (1 / one.alpha**2 + 0.5)
-        predicted = one.alpha**2 * math.sqrt(v / one.blocks) / math.log(block)
+        v = math.pi**2 / 6 * (1 / min(one.alpha, 2) ** 2 + 0.5)
+        predicted = one.alpha**2 * math.sqrt(v * (1 / one.blocks + 1 / x.size)) / math.log(block)
         assert one.stderr == pytest.approx(predicted)
         assert (one.block, one.blocks, one.coverage, one.spread) == (block, (1 << 19) // block, 1.0, "iid")
     chosen = found.stable_index()
@@ -244,7 +245,7 @@ def test_refusals_and_words(backend: str) -> None:
         found.stable_index()
     found.update({"w": np.ones(130, np.float32), "tiny": np.ones(3, np.float32)})
     one = found.stable_index("w")
-    assert isinstance(one, GradientAlpha)
+    assert isinstance(one, StreamAlpha)
     assert one.alpha == pytest.approx(1.0, abs=0.01)  # all in one bin
     assert str(one).startswith("gradient alpha 1.01 (95 % ")
     assert "98.5% of the values lie in whole blocks of 64" in str(one)

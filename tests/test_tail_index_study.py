@@ -17,7 +17,7 @@ from gradtail.experiments.datasets import load_images  # noqa: E402
 from gradtail.experiments.tail_index import SCHEMA, Settings, rows, run  # noqa: E402
 from gradtail.experiments.tail_index_case import Network, examine, linear_hinge  # noqa: E402
 from gradtail.experiments.tail_index_rows import CONVOLUTIONAL, LOSSES, SWEEPS  # noqa: E402
-from gradtail.experiments.tail_index_table import slopes  # noqa: E402
+from gradtail.experiments.tail_index_table import jump, jump_text, slopes, table  # noqa: E402
 from gradtail.torch.interrupts import Interrupts  # noqa: E402
 
 
@@ -93,6 +93,7 @@ def test_everything_is_written(settings, study):
         assert {look["step"] for look in case["looks"]} <= {0, 10, 30}
         assert case["on_test_data"]["alpha"] > 0
         assert set(case["looks"][0]["noise"]["layers"])
+    assert study["jumps"] == dict.fromkeys((case["key"] for case in study["cases"]), None)  # of three looks
     assert "linear hinge" in (settings.out / "table.txt").read_text()
 
 
@@ -118,6 +119,54 @@ def test_slopes():
     assert (plain["slope"], plain["networks"]) == (pytest.approx(-0.05), 4)
     assert plain["ci95"] == pytest.approx([-0.05, -0.05], abs=1e-6)
     assert slopes(some[:2], {str(v): case(1.0) for v in values}) == []
+
+
+def made_case(alphas):
+    rng = np.random.default_rng(2)
+    looks = [
+        {
+            "step": 10 * i,
+            "loss": 1.0,
+            "accuracy": 0.5,
+            "test_accuracy": 0.5,
+            "noise": {
+                "alpha": alpha + 0.01 * rng.standard_normal(),
+                "zeros": 0,
+                "n": 1,
+                "controls": {},
+                "findings": [],
+            },
+        }
+        for i, alpha in enumerate(alphas)
+    ]
+    return {"looks": looks, "ended": "all steps", "on_test_data": None}
+
+
+def test_a_jump_is_named():
+    """One that is planted, none in a level and a fall, and no word of few looks."""
+    cases = {
+        "planted": made_case([1.6, 1.5, 1.4, 1.3, 1.2, 1.2, 1.2, 1.2, 1.5, 1.5, 1.5, 1.5]),
+        "level": made_case([1.5] * 12),
+        "fall": made_case([1.6 - 0.02 * i for i in range(12)]),
+        "few": made_case([1.2, 1.2, 1.2, 1.2, 1.5, 1.5, 1.5]),
+    }
+    cases["few"]["looks"].append({**cases["few"]["looks"][-1], "step": 100, "noise": None})
+    jumps = {key: jump(case) for key, case in cases.items()}
+    assert {key: jump_text(one) for key, one in jumps.items()} == {
+        "planted": "70-80", "level": "none", "fall": "none", "few": "?",
+    }  # fmt: skip
+    planted = jumps["planted"]
+    assert planted["from_minimum"]
+    assert planted["rise"] == pytest.approx(0.3, abs=0.03)
+    rows = [{"sweep": "width", "loss": "hinge", "value": 4, "seed": 0, "key": key} for key in cases]
+    data = {
+        "data": "made", "images": 1, "settings": {"iterations": 1, "batches": 1}, "rows": rows, "slopes": [],
+        "cases": [{"key": key, **case} for key, case in cases.items()], "jumps": jumps,
+    }  # fmt: skip
+    lines = table(data).splitlines()
+    column = next(line for line in lines if "jump at" in line).index("jump at") + len("jump at")
+    said = [line[:column].split()[-1] for line in lines if line.startswith("4 ")]
+    assert said == ["70-80", "none", "none", "?"]
 
 
 def test_it_goes_on_after_ctrl_c(settings, study, monkeypatch, tmp_path):

@@ -60,7 +60,7 @@ def log_variance(inverse: float, dimension: int = 1) -> float:
 
 
 def from_log_means(
-    mean_log_x: float, n: int, mean_log_y: float, k1: int, k2: int, dimension: int = 1
+    mean_log_x: float, n: int, mean_log_y: float, k1: float, k2: int, dimension: int = 1
 ) -> LogSums:
     r"""Estimate the stable index from the mean logs of values and of their block sums.
 
@@ -73,7 +73,9 @@ def from_log_means(
     n : int
     mean_log_y : float
         Over k2 sums of k1 values each.
-    k1, k2 : int
+    k1 : float
+        Where blocks are unequal, the geometric mean of their sizes.
+    k2 : int
     dimension : int
         Of the vectors whose norms these are.
 

@@ -1,16 +1,18 @@
-"""The stable index from sums of blocks of neighbours that a pass has taken: gradient alpha."""
+"""The stable index from sums of blocks of neighbours that a pass has taken: of gradients, or of noise."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from scipy import special
 
+from gradtail.estimators.log_sums import LogSums, from_log_means
+from gradtail.estimators.stable.result import LABELS
 from gradtail.states.log_sums import BLOCK_SIZES, UNIT
 from gradtail.states.magnitudes import FloatArray, edges_for
 from gradtail.states.packed import PackedTable
@@ -23,6 +25,7 @@ FEWEST_PARTS = 3
 """Blocks of steps from which their spread is an error bar."""
 
 _FLOOR = math.log(np.finfo(np.float64).eps)  # what the published code reads for the logarithm of zero
+_SHORTEST = 2.0  # values of a block that zeros are left out of
 _WHOLE = 0.99  # share of the values in whole blocks below which it is said
 _ZEROS_WORTH_A_WORD = 1e-3
 
@@ -36,7 +39,7 @@ class BlockAlpha:
     block : int
         Values of a block, K1.
     alpha, stderr : float
-        As in :class:`GradientAlpha`.
+        As in :class:`StreamAlpha`.
     blocks : int
         Blocks with a sum that is not zero, K2.
     """
@@ -48,11 +51,11 @@ class BlockAlpha:
 
 
 @dataclass(frozen=True)
-class GradientAlpha:
-    """The stable index that sums of neighbouring gradient values grow with.
+class StreamAlpha:
+    """The stable index that sums of neighbouring values of a stream grow with.
 
-    It is of raw gradients, not of their noise, and one number for values that need be neither independent nor
-    of one scale: below 2 it alone says nothing about a variance. Noise alpha is what a stream of noise reads.
+    One number for values that need be neither independent nor of one scale: below 2 it alone says nothing
+    about a variance. Of raw gradients it is called gradient alpha; noise alpha is that of a stream of noise.
 
     Attributes
     ----------
@@ -75,10 +78,15 @@ class GradientAlpha:
         Every size that has two blocks.
     warnings : tuple of str
     spread : {"iid", "blocks"}
-        Whether ``stderr`` is alpha**2 sqrt(v / K2) / log K1 with v = (pi**2 / 6) (1 / alpha**2 + 1/2), which
-        holds for independent values of a stable law, or comes from the spread between blocks of steps.
+        Whether ``stderr`` is alpha**2 sqrt(v (1 / K2 + 1 / N)) / log K1 of N values that are not zero, with
+        v = (pi**2 / 6) (1 / alpha**2 + 1/2), as at alpha = 2 above that, which holds for independent values
+        of a stable law, or comes from the spread between blocks of steps.
     parts : int or None
         Number of blocks of steps.
+    kind : {"gradient", "noise"}
+        Of what it is.
+    layers : mapping of str to StreamAlpha
+        Of every parameter, where they were asked for and have enough values.
     """
 
     alpha: float
@@ -92,6 +100,8 @@ class GradientAlpha:
     warnings: tuple[str, ...] = ()
     spread: Literal["iid", "blocks"] = "iid"
     parts: int | None = None
+    kind: Literal["gradient", "noise"] = "gradient"
+    layers: Mapping[str, StreamAlpha] = field(default_factory=dict)
 
     def ci(self, level: float = 0.95) -> tuple[float, float]:
         """Interval for alpha, even on 1 / alpha; Student's where it rests on blocks of steps.
@@ -113,7 +123,7 @@ class GradientAlpha:
         low, high = self.ci()
         basis = "iid" if self.parts is None else f"{self.parts} blocks of steps"
         head = (
-            f"gradient alpha {self.alpha:.3g} (95 % {low:.3g} to {high:.3g}) from {self.blocks} sums "
+            f"{LABELS[self.kind]} {self.alpha:.3g} (95 % {low:.3g} to {high:.3g}) from {self.blocks} sums "
             f"of {self.block} neighbours, {basis}"
         )
         return "\n".join([head, *(f"  warning: {w}" for w in self.warnings)])
@@ -180,11 +190,11 @@ class LogMeans:
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
     def blocks(self, column: int) -> int:
-        """Count the blocks of a size whose sum is not zero."""
-        return int((self.logs["blocks"] - self.logs["zeros"])[:, column].sum())
+        """Count the blocks of a size whose sum is not zero, where a mean of log abs(X) is known."""
+        return int((self.logs["blocks"] - self.logs["zeros"])[self.nonzero > 0, column].sum())
 
 
-def stable_sums(parts: Sequence[LogMeans], block: int | None = None) -> GradientAlpha:
+def stable_sums(parts: Sequence[LogMeans], block: int | None = None) -> StreamAlpha:
     """Estimate the stable index from block sums.
 
     Parameters
@@ -197,7 +207,7 @@ def stable_sums(parts: Sequence[LogMeans], block: int | None = None) -> Gradient
 
     Returns
     -------
-    GradientAlpha
+    StreamAlpha
         From three blocks of steps on, 1 / alpha is the mean of theirs, with an error from their spread; else
         all are taken together, as independent values.
 
@@ -227,7 +237,7 @@ def stable_sums(parts: Sequence[LogMeans], block: int | None = None) -> Gradient
     spread: Literal["iid", "blocks"] = "iid"
     number = None
     if len(some) >= FEWEST_PARTS:
-        xi = np.array([_xi(part, column) for part in some])
+        xi = np.array([_index(part, column).inverse for part in some])
         mean, error = float(xi.mean()), float(xi.std(ddof=1)) / math.sqrt(len(xi))
         if mean > 0:
             alpha, stderr, spread, number = 1 / mean, error / mean**2, "blocks", len(some)
@@ -240,20 +250,11 @@ def stable_sums(parts: Sequence[LogMeans], block: int | None = None) -> Gradient
     total = int((everything.nonzero + everything.zeros + everything.odd + everything.nonfinite).sum())
     covered = int(everything.logs["blocks"][:, column].sum()) * BLOCK_SIZES[column]
     finite = max(int((everything.nonzero + everything.zeros + everything.odd).sum()), 1)
-    return GradientAlpha(
+    return StreamAlpha(
         alpha, stderr, BLOCK_SIZES[column], k2, covered / max(total, 1),
         int(everything.zeros.sum()) / finite, _with_zeros(everything, column), sizes, tuple(warnings),
         spread, number,
     )  # fmt: skip
-
-
-def alpha_from_logs(log_sum: float, log_value: float, log_length: float, blocks: int) -> tuple[float, float]:
-    """Return alpha and its standard error from mean log abs(Y), mean log abs(X), log K1 and K2."""
-    xi = (log_sum - log_value) / log_length
-    if not xi > 0:
-        return math.inf, math.nan
-    v = math.pi**2 / 6 * (xi**2 + 0.5)
-    return 1 / xi, math.sqrt(v / blocks) / log_length / xi**2
 
 
 def check_block(block: object) -> int | None:
@@ -290,8 +291,8 @@ def _column(means: LogMeans, block: int | None) -> int:
     return max(enough, default=0)
 
 
-def _contrast(means: LogMeans, column: int) -> tuple[float, float, float, int]:
-    """Return mean log abs(Y), mean log abs(X), log K1 and K2, each row weighed by its number of sums."""
+def _index(means: LogMeans, column: int) -> LogSums:
+    """Estimate the index, each row weighed by its number of sums."""
     logs = means.logs[:, column]
     sums = logs["blocks"] - logs["zeros"]
     used = (sums > 0) & (means.nonzero > 0)
@@ -299,18 +300,14 @@ def _contrast(means: LogMeans, column: int) -> tuple[float, float, float, int]:
     log_sum = float(logs["sum"][used].sum()) * UNIT * math.log(2) / k2
     log_value = float((n * means.mean[used]).sum()) / k2
     nonzero = means.nonzero[used] / (means.nonzero[used] + means.zeros[used])
-    length = np.maximum(BLOCK_SIZES[column] * nonzero / (n / logs["blocks"][used]), 1.0)
-    return log_sum, log_value, float((n * np.log(length)).sum()) / k2, k2
-
-
-def _xi(means: LogMeans, column: int) -> float:
-    log_sum, log_value, log_length, _ = _contrast(means, column)
-    return (log_sum - log_value) / log_length
+    length = np.maximum(BLOCK_SIZES[column] * nonzero / (n / logs["blocks"][used]), _SHORTEST)
+    k1 = math.exp(float((n * np.log(length)).sum()) / k2)
+    return from_log_means(log_value, int(means.nonzero[used].sum()), log_sum, k1, k2)
 
 
 def _alpha(means: LogMeans, column: int) -> BlockAlpha:
-    log_sum, log_value, log_length, k2 = _contrast(means, column)
-    return BlockAlpha(BLOCK_SIZES[column], *alpha_from_logs(log_sum, log_value, log_length, k2), k2)
+    found = _index(means, column)
+    return BlockAlpha(BLOCK_SIZES[column], found.alpha, found.stderr, means.blocks(column))
 
 
 def _with_zeros(means: LogMeans, column: int) -> float:
@@ -320,9 +317,10 @@ def _with_zeros(means: LogMeans, column: int) -> float:
     logs, blocks = logs[used], logs["blocks"][used]
     k2 = int(blocks.sum())
     log_sum = (float(logs["sum"].sum()) * UNIT * math.log(2) + int(logs["zeros"].sum()) * _FLOOR) / k2
-    share = means.zeros[used] / (means.nonzero[used] + means.zeros[used])
+    values = means.nonzero[used] + means.zeros[used]
+    share = means.zeros[used] / values
     log_value = float((blocks * ((1 - share) * means.mean[used] + share * _FLOOR)).sum()) / k2
-    return alpha_from_logs(log_sum, log_value, math.log(BLOCK_SIZES[column]), k2)[0]
+    return from_log_means(log_value, int(values.sum()), log_sum, BLOCK_SIZES[column], k2).alpha
 
 
 def _warnings(means: LogMeans, column: int, sizes: tuple[BlockAlpha, ...]) -> list[str]:

@@ -30,7 +30,7 @@ from gradtail.experiments.tail_index_rows import (
     WIDTH,
     WIDTHS,
 )
-from gradtail.experiments.tail_index_table import slopes, table
+from gradtail.experiments.tail_index_table import jump, slopes, table
 from gradtail.torch.interrupts import Interrupts
 
 SCHEMA = "gradtail.TailIndex/1"
@@ -68,7 +68,7 @@ class Settings:
     losses: tuple[str, ...] = LOSSES
     seeds: int = 1
     iterations: int = 4000
-    looks: int = 8
+    looks: int = 12
     batches: int = 50
     batch_size: int | None = None
     limit: int | None = None
@@ -78,7 +78,7 @@ class Settings:
     def quick(cls, data: Path | None, out: Path) -> Settings:
         """Return settings that take less than two minutes on two cores."""
         return cls(
-            data, out, sweeps=("width", "batch-size"), losses=LOSSES[:1], iterations=300, looks=4, batches=24,
+            data, out, sweeps=("width", "batch-size"), losses=LOSSES[:1], iterations=300, looks=8, batches=24,
             limit=5000, few=True,
         )  # fmt: skip
 
@@ -204,7 +204,9 @@ class _Study:
             "settings": asdict(self._settings), **machine(), "rows": every,
             "complete": all(key in self.cases for key in self._items),
             "seconds": self._before + time.perf_counter() - self._began,
-            "slopes": slopes(every, self.cases), "cases": list(self.cases.values()),
+            "slopes": slopes(every, self.cases),
+            "jumps": {key: jump(case) for key, case in self.cases.items()},
+            "cases": list(self.cases.values()),
         }  # fmt: skip
         write_results(self._settings.out, data, table(data))
         return data

@@ -167,6 +167,7 @@ def _noise(
         found = collected.stable_index()
     except ValueError as error:
         return {"failed": str(error)}
+    assert isinstance(found, StableEstimate)  # as exact=True has kept the gradients
     return {**_as_dict(found), "batches": collected.batches, "batch": batch, "layers": {
         name: _as_dict(own) for name, own in found.layers.items()
     }}  # fmt: skip

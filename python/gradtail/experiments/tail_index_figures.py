@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gradtail.experiments.tail_index_table import NUMBERS, last, number
+from gradtail.experiments.tail_index_table import NUMBERS, is_jump, jump_text, last, number
 from gradtail.report import panels, style
 
 _DRAWN = 6  # networks of a picture of training
@@ -31,7 +31,7 @@ def write(folder: Path, data: dict[str, Any]) -> None:
             few = [row for row in some if row["seed"] == some[0]["seed"]]
             few = few[:: -(-len(few) // _DRAWN)]
             figure = Figure(figsize=(7, 6.4), layout="constrained")
-            _training(figure.subplots(3, 1, sharex=True), sweep, few, cases)
+            _training(figure.subplots(3, 1, sharex=True), sweep, few, cases, data["jumps"])
             figure.savefig(folder / f"{sweep}_training.png", dpi=120)
 
 
@@ -52,18 +52,23 @@ def _numbers(ax: Any, sweep: str, loss: str, some: list[dict[str, Any]], cases: 
     ax.legend()
 
 
-def _training(axes: Any, sweep: str, some: list[dict[str, Any]], cases: dict[str, Any]) -> None:
-    """Draw the two phases: alpha, loss and accuracy against steps."""
+def _training(
+    axes: Any, sweep: str, some: list[dict[str, Any]], cases: dict[str, Any], jumps: dict[str, Any]
+) -> None:
+    """Draw the two phases: alpha, loss and accuracy against steps, and where alpha jumps."""
     for i, row in enumerate(some):
         looks = cases[row["key"]]["looks"]
         steps = [one["step"] + 1 for one in looks]
-        colour = style.SERIES[(1 + i) % len(style.SERIES)]
+        colour, jump = style.SERIES[(1 + i) % len(style.SERIES)], jumps[row["key"]]
+        label = f"{sweep} {row['value']}, jump: {jump_text(jump)}"
         for ax, values in (
             (axes[0], [number(one["noise"], "zeros_kept") for one in looks]),
             (axes[1], [one["loss"] for one in looks]),
             (axes[2], [100 * one["accuracy"] for one in looks]),
         ):
-            ax.plot(steps, values, "o-", ms=3.5, lw=0.9, color=colour, label=f"{sweep} {row['value']}")
+            ax.plot(steps, values, "o-", ms=3.5, lw=0.9, color=colour, label=label)
+            if is_jump(jump):
+                ax.axvspan(jump["before"] + 1, jump["after"] + 1, color=colour, alpha=0.15, lw=0)
     for ax, title in zip(
         axes, ("stable index as published", "training loss", "training accuracy, %"), strict=True
     ):

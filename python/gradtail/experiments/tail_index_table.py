@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from scipy import stats
+
+from gradtail.estimators.changepoint import FEWEST, jump_after_minimum
 
 NUMBERS = {
     "zeros_kept": "as published", "": "without zeros", "gaussian": "normal, same variances",
@@ -20,6 +23,7 @@ _SHORT = {
     "standardised_shuffled": "and shuffled",
 }  # fmt: skip
 _FEWEST = 3
+_SURE = 0.05
 
 
 def number(noise: Mapping[str, Any] | None, name: str, what: str = "alpha") -> float:
@@ -38,6 +42,26 @@ def last(case: Mapping[str, Any]) -> dict[str, Any] | None:
         one["noise"] for one in case["looks"] if one["noise"] is not None and "failed" not in one["noise"]
     ]
     return known[-1] if known else None
+
+
+def jump(case: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the most marked rise of the published number on the way; None where there are too few looks."""
+    alphas = [number(one["noise"], "zeros_kept") for one in case["looks"]]
+    if sum(map(math.isfinite, alphas)) < FEWEST:
+        return None
+    return asdict(jump_after_minimum(alphas, [one["step"] for one in case["looks"]]))
+
+
+def is_jump(found: Mapping[str, Any] | None) -> bool:
+    """Whether it is more than scatter."""
+    return found is not None and bool(found["pvalue"] <= _SURE)
+
+
+def jump_text(found: Mapping[str, Any] | None) -> str:
+    """Say between which steps it is, "none" where scatter does as much, "?" where it is not known."""
+    if found is None:
+        return "?"
+    return f"{found['before']:.0f}-{found['after']:.0f}" if is_jump(found) else "none"
 
 
 def slopes(rows: Sequence[dict[str, Any]], cases: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
@@ -80,7 +104,7 @@ def table(data: dict[str, Any]) -> str:
         if row["key"] in cases:
             groups.setdefault((row["sweep"], row["loss"]), []).append(row)
     for (sweep, loss), some in groups.items():
-        lines += ["", *_sweep(sweep, loss, some, cases)]
+        lines += ["", *_sweep(sweep, loss, some, cases, data["jumps"])]
         lines += [
             f"  {one['of']}: {one['slope']:+.3f} (95 % {one['ci95'][0]:+.3f} to {one['ci95'][1]:+.3f}) "
             f"for each doubling"
@@ -89,10 +113,14 @@ def table(data: dict[str, Any]) -> str:
     return "\n".join([*lines, "", *_notes()])
 
 
-def _sweep(sweep: str, loss: str, some: list[dict[str, Any]], cases: dict[str, dict[str, Any]]) -> list[str]:
+def _sweep(
+    sweep: str, loss: str, some: list[dict[str, Any]], cases: dict[str, dict[str, Any]],
+    jumps: Mapping[str, dict[str, Any] | None],
+) -> list[str]:  # fmt: skip
     head = f"{sweep + ', ' + loss:<28}{'steps':>6}{'loss':>9}{'right':>8}{'test':>8}{'zeros':>8}"
     head += (
-        "".join(f"{name:>14}" for name in _SHORT.values()) + f"{'least':>8}{'at':>7}{'test data':>11}  why"
+        "".join(f"{name:>14}" for name in _SHORT.values())
+        + f"{'least':>8}{'at':>7}{'jump at':>11}{'test data':>11}  why"
     )
     lines = [head, "-" * len(head)]
     for row in some:
@@ -110,7 +138,9 @@ def _sweep(sweep: str, loss: str, some: list[dict[str, Any]], cases: dict[str, d
         least, step = min((pair for pair in alphas if pair[0] == pair[0]), default=(math.nan, 0))
         test = number(case["on_test_data"], "zeros_kept")
         why = ", ".join(noise["findings"]) or "-"
-        lines.append(f"{line}{_text(least):>8}{step:>7}{_text(test):>11}  {why}")
+        lines.append(
+            f"{line}{_text(least):>8}{step:>7}{jump_text(jumps[row['key']]):>11}{_text(test):>11}  {why}"
+        )
     return lines
 
 
@@ -124,7 +154,8 @@ def _notes() -> list[str]:
         "zeros: of what is not exactly zero; normal: of normal noise with the same variances and zeros;",
         "standardised: each coordinate by its typical size, and shuffled: coordinates in another order as",
         "well, against neighbours that depend on each other. least, at: the least published number on the",
-        "way, and its step; test data: the published number there. why: what explains a number below 2",
-        "other than a stable law. A pooled number below 2 by itself is no evidence of infinite variance:",
-        "mixed scales and zeros give 1.0 to 1.6.",
+        "way, and its step; jump at: the steps between which it rises by more than scatter does (p < 0.05;",
+        f"? of fewer than {FEWEST} looks), be it at once or all the way; test data: the published number there.",
+        "why: what explains a number below 2 other than a stable law. A pooled number below 2 by itself is",
+        "no evidence of infinite variance: mixed scales and zeros give 1.0 to 1.6.",
     ]

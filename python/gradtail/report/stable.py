@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradtail.estimators.changepoint import FEWEST, jump_after_minimum
-from gradtail.estimators.stable_sums import GradientAlpha
+from gradtail.estimators.stable_sums import StreamAlpha
 from gradtail.report import panels, style, words
 from gradtail.report.schema import rounded
 from gradtail.stream import GradientStream
@@ -42,7 +42,7 @@ def collect(stream: GradientStream) -> Data:
     return {"whole": _row(stream, None, whole), "layers": rows}
 
 
-def _row(stream: GradientStream, group: str | None, found: GradientAlpha) -> Data:
+def _row(stream: GradientStream, group: str | None, found: StreamAlpha) -> Data:
     curve = stream.stable_curve(group, found.block)
     first, last = [one[0] for one in curve], [one[1] for one in curve]
     alpha = [one[2] for one in curve]

@@ -11,7 +11,7 @@ from gradtail.estimators.autocorrelation import autocorrelation
 from gradtail.estimators.autocorrelation_result import Autocorrelation
 from gradtail.estimators.clip import ClipSuggestion, suggest_clip
 from gradtail.estimators.spectrum import CovarianceSpectrum, covariance_spectrum
-from gradtail.estimators.stable_sums import GradientAlpha, LogMeans, stable_sums
+from gradtail.estimators.stable_sums import LogMeans, StreamAlpha, stable_sums
 from gradtail.estimators.subspace import SubspaceStability, subspace_stability
 from gradtail.states.coordinate_moments import CoordinateMoments
 from gradtail.states.log_sums import BLOCK_SIZES
@@ -219,7 +219,7 @@ class Readings:
         group: str | None = None,
         block: int | None = None,
         steps: Literal["all", "newest"] = "all",
-    ) -> GradientAlpha:
+    ) -> StreamAlpha:
         """Estimate the stable index of a group from sums of neighbouring values: gradient alpha.
 
         Parameters
@@ -234,7 +234,7 @@ class Readings:
 
         Returns
         -------
-        GradientAlpha
+        StreamAlpha
 
         Raises
         ------

@@ -66,7 +66,7 @@ class Checkpoints(Readings):
         Loading the state that was saved with that checkpoint loses nothing; this is for those who have none.
         Lost besides the later steps are: to summaries and the report over all steps, a block of steps that
         reaches beyond ``step``, as a whole, for it cannot be divided; and the moments of coordinates over
-        steps, which start anew. Clip counts, losses and the record of norms are those of then.
+        steps, which start anew. Clip counts, losses, accuracies and the record of norms are those of then.
 
         Parameters
         ----------

@@ -56,6 +56,7 @@ def collect_gradients(
     sketch: int | None = None,
     tracks: int = 4096,
     coordinates: Literal["auto", "dense"] | int | None = "dense",
+    stable: bool | None = None,
     progress: bool | None = None,
 ) -> GradientCollection:
     """Stream the gradients of many minibatches at fixed parameters.
@@ -105,6 +106,8 @@ def collect_gradients(
     tracks, coordinates
         As for :class:`gradtail.GradientStream`: parameters followed batch by batch, and those with moments
         over the batches, by default all.
+    stable : bool, optional
+        Likewise: take the sums of neighbours that alpha needs without ``exact``; default: in host memory.
     progress : bool, optional
         Say how far it is on the standard error stream; default: on a terminal.
 
@@ -159,13 +162,13 @@ def collect_gradients(
         raise ValueError(f"mode: expected None, 'train' or 'eval', got {mode!r}")
     Settings.checked(
         bits=BITS, window=_FEWEST, sketch=sketch, tracks=tracks, coordinates=coordinates, seed=seed,
-        history=16, memory="64MiB",
+        history=16, memory="64MiB", stable=stable,
     )  # fmt: skip
     source = batches_of(data, batches, batch_size, sampling, centre, seed)
     run = _Run(model, loss, named, source, exact=exact, top=top, layers=layers)
     if exact:
         run.check_room(parse_memory(memory), 2 if centre else 1)
-    run.open(centre, sketch, tracks, coordinates, seed)
+    run.open(centre, sketch, tracks, coordinates, seed, stable)
     began = time.perf_counter()
     with Frozen(model, mode, seed, data), torch.enable_grad(), Interrupts() as interrupts:
         if centre:
@@ -183,8 +186,9 @@ def collect_gradients(
         "mode": modes, "random": parts, "whole": run.is_whole, "seed": seed, "parameters": run.elements,
         "dtype": sorted({str(p.dtype).removeprefix("torch.") for _, p in named}),
         "device": sorted({str(p.device) for _, p in named}), "top": top, "cutoff": "rank", "level": LEVEL,
-        "sketch": run.sketch, "tracks": tracks, "coordinates": coordinates, "bits": BITS, "exact": exact,
-        "sizes": run.sizes, "layers": layers, "seconds": time.perf_counter() - began,
+        "sketch": run.sketch, "tracks": tracks, "coordinates": coordinates, "stable": stable,
+        "bits": BITS, "exact": exact, "sizes": run.sizes, "layers": layers,
+        "seconds": time.perf_counter() - began,
         "torch": torch.__version__, "numpy": np.__version__, "scipy": scipy.__version__,
         "gradtail": build_info()["version"], "backend": run.streams["gradient"].backend,
         "model": type(model).__name__, "loss": getattr(loss, "__name__", type(loss).__name__),
@@ -227,6 +231,7 @@ class _Run:
         tracks: int,
         coordinates: Literal["auto", "dense"] | int | None,
         seed: int,
+        stable: bool | None,
     ) -> None:
         """Make the streams and all that is kept."""
         window = self._source.count
@@ -240,7 +245,7 @@ class _Run:
         for kind in kinds:
             stream = GradientStream(
                 bits=BITS, window=window, sketch=sketch, tracks=tracks, coordinates=coordinates, seed=seed,
-                history=max(window, 16), memory=memory,
+                history=max(window, 16), memory=memory, stable=stable,
             )  # fmt: skip
             stream.declare(sizes)
             self.streams[kind] = stream

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from torch import Tensor
 from gradtail.estimators.normality import NormalityTests
 from gradtail.estimators.spectrum import CovarianceSpectrum, covariance_spectrum
 from gradtail.estimators.stable import StableEstimate, stable_index_noise
+from gradtail.estimators.stable_sums import StreamAlpha
 from gradtail.estimators.structure import (
     FEWEST_IN_TAIL,
     ColumnTests,
@@ -26,6 +27,7 @@ from gradtail.stream import GradientStream
 from gradtail.torch.asked import checked_int
 
 Kind: TypeAlias = Literal["gradient", "noise"]
+_Index = TypeVar("_Index", StableEstimate, StreamAlpha)
 
 
 @dataclass(frozen=True, repr=False)
@@ -239,43 +241,74 @@ class GradientCollection:
 
     def stable_index(
         self, kind: Kind = "noise", *, block: int | None = None, layers: bool = True, seed: int = 0
-    ) -> StableEstimate:
-        """Estimate the stable index over all coordinates, with its controls.
+    ) -> StableEstimate | StreamAlpha:
+        """Estimate the stable index over all coordinates, with its controls where gradients were kept.
 
         Parameters
         ----------
         kind : {"noise", "gradient"}
             Called noise alpha, or gradient alpha.
         block : int, optional
-            Consecutive parameters of one batch in a sum.
+            Consecutive parameters of one batch in a sum; where gradients were not kept one of 64, 256, 1024
+            and 4096.
         layers : bool
             Of every parameter as well.
         seed : int
+            Of the controls.
 
         Returns
         -------
-        StableEstimate
-            See :func:`gradtail.stable_index_noise`.
+        StableEstimate or StreamAlpha
+            With ``exact=True`` that of :func:`gradtail.stable_index_noise`. Else the number alone, from the
+            sums that the stream has taken, each parameter against its own mean of logarithms.
 
         Raises
         ------
         TypeError, ValueError
-            No such kind or block; gradients that were not kept (``exact=True`` keeps them); too few values.
+            No such kind or block; too few values; neither gradients (``exact=True`` keeps them) nor block
+            sums (of gradients on a CUDA device ``stable=True`` takes them).
         """
-        matrix = self.matrix(kind)
+        self.stream(kind)
+        if kind in self._matrices:
+            return self._with_sizes(self._exact_index(kind, block, layers, seed))
+        return self._with_sizes(self._raw_index(kind, block, layers))
+
+    def _exact_index(self, kind: Kind, block: int | None, layers: bool, seed: int) -> StableEstimate:
         ends = np.cumsum(list(self._elements.values())).tolist()
         parts = {
             name: slice(end - size, end)
             for (name, size), end in zip(self._elements.items(), ends, strict=True)
         }
-        found = stable_index_noise(
-            matrix, parts if layers else None, block=block, epoch=self._epoch(), kind=kind, seed=seed
-        )
+        return stable_index_noise(
+            self.matrix(kind), parts if layers else None, block=block, epoch=self._epoch(), kind=kind,
+            seed=seed,
+        )  # fmt: skip
+
+    def _raw_index(self, kind: Kind, block: int | None, layers: bool) -> StreamAlpha:
+        stream = self.stream(kind)
+        found, own, small = replace(stream.stable_index(None, block), kind=kind), {}, []
+        for name in stream.names if layers else ():
+            try:
+                one = stream.stable_index(name, block)
+            except ValueError:  # fewer than two sums
+                small.append(name)
+                continue
+            own[name] = replace(one, kind=kind)
+        words = [
+            "the number alone, which zeros, unequal scales and related neighbours lower as well as a tail: "
+            "its controls need exact=True"
+        ]
+        if small:
+            words.append(f"too few values in {', '.join(small)}")
+        return replace(found, layers=own, warnings=(*found.warnings, *words))
+
+    def _with_sizes(self, found: _Index) -> _Index:
+        """Say whether batches were of unequal sizes."""
         sizes: list[int] = self.provenance["sizes"]
-        if len(sizes) > 1:
-            words = f"batches of {sizes[0]} to {sizes[-1]} examples have noise of different scales"
-            found = replace(found, warnings=(*found.warnings, words))
-        return found
+        if len(sizes) == 1:
+            return found
+        words = f"batches of {sizes[0]} to {sizes[-1]} examples have noise of different scales"
+        return replace(found, warnings=(*found.warnings, words))
 
     def _epoch(self) -> int | None:
         """Return how many batches an epoch without replacement has; None where each is drawn by itself."""

@@ -1,4 +1,4 @@
-"""The losses that come with the steps."""
+"""The losses and accuracies that come with the steps."""
 
 from __future__ import annotations
 
@@ -13,9 +13,16 @@ from gradtail.torch.steplog import StepLog
 
 
 class Losses:
-    """Losses by step, for the time line; a loss that is no number is left out, with one warning."""
+    """Losses by step, for the time line; a loss that is no number is left out, with one warning.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    name : str
+        What they are called there, if they are something else.
+    """
+
+    def __init__(self, name: str = "loss") -> None:
+        self._name = name
         self.log: StepLog[Tensor | float] = StepLog()
         self._warned = False
 
@@ -36,7 +43,7 @@ class Losses:
                 return float(value)
         if not self._warned:
             self._warned = True
-            warn(f"loss: expected a number or a tensor of one, got {_shown(loss)}; it is left out")
+            warn(f"{self._name}: expected a number or a tensor of one, got {_shown(loss)}; it is left out")
         return None
 
     def add(self, step: int, loss: Tensor | float) -> None:

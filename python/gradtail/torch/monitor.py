@@ -48,8 +48,9 @@ class Monitor(Within):
 
     Ask :meth:`report` for everything, or :meth:`summary`, :attr:`history`, :meth:`spectrum`,
     :meth:`suggest_clip`, :meth:`tracks`, :meth:`coordinates` and :attr:`micro`; :meth:`latest` for the newest
-    norm without waiting, :meth:`scalars` for a logger and :meth:`plan` for what will be watched.
-    :meth:`state_dict` is for checkpoints, :meth:`save` for ``gradtail report``.
+    norm without waiting, :meth:`scalars` for a logger and :meth:`plan` for what will be watched. :meth:`note`
+    takes accuracies for the report; :meth:`state_dict` is for checkpoints, :meth:`save` for
+    ``gradtail report``.
 
     Parameters
     ----------

@@ -14,7 +14,7 @@ from gradtail.torch.gradients import Gradients, Mark, is_marked, mark_of, readin
 from gradtail.torch.losses import Losses
 from gradtail.torch.micro import MicroSteps
 from gradtail.torch.packing import as_int
-from gradtail.torch.parameters import Named
+from gradtail.torch.parameters import Named, check_same
 from gradtail.torch.scalar import Norm, taken
 from gradtail.torch.sharding import is_sharded
 from gradtail.torch.skips import Skipped, Skips
@@ -48,7 +48,7 @@ class Observer:
         self.last: int | None = None
         self.known: Norm | None = None
         self._asynchronous = False  # whether the stream has given a norm that stays on its device
-        self.losses = Losses()
+        self.losses, self.accuracies = Losses(), Losses("accuracy")
         self.micro = MicroSteps()
         self.when: StepLog[str] = StepLog()  # one entry for each change
         self.skips = Skips(self._first_in_stream)
@@ -176,6 +176,11 @@ class Observer:
         else:
             self._loss = loss
 
+    def note_accuracy(self, given: object) -> None:
+        """Keep an accuracy for the newest step that is complete."""
+        if (accuracy := self.accuracies.accept(given)) is not None:
+            self.accuracies.add(max(self.next - 1 - bool(self.inside), 0), accuracy)
+
     def check_number(self, step: int | None) -> None:
         """Refuse a number that was given for a step and does not follow; ValueError."""
         if step is None:
@@ -301,7 +306,7 @@ class Observer:
         self.last = None if self.last is None else min(self.last, step)
         self.known = self._loss = self._with_loss = None
         self.inside.clear()
-        for log in (self.losses.log, self.when, self.skips, self.micro, self.cadence):
+        for log in (self.losses.log, self.accuracies.log, self.when, self.skips, self.micro, self.cadence):
             log.cut(step)
         return kept
 
@@ -312,6 +317,7 @@ class Observer:
             "parameters": self.elements,
             "last": self.last,
             "losses": self.losses.log.state_dict(float),
+            "accuracies": self.accuracies.log.state_dict(float),
             "when": self.when.state_dict(),
             "skipped": self.skips.state_dict(),
             "micro": self.micro.state_dict(),
@@ -328,20 +334,22 @@ class Observer:
                 "load_state_dict: expected a monitor of which no step is part of a CUDA graph, got one whose "
                 "graph writes to what would be freed; load the state before capturing"
             )
-        self._check_same({str(name): int(size) for name, size in state["parameters"].items()})
+        check_same(self.elements, {str(name): int(size) for name, size in state["parameters"].items()})
         stream = GradientStream.from_state_dict(
             state["stream"], groups=self._rule, backend=self.stream.backend
         )
         last = None if state["last"] is None else as_int(state["last"])
-        losses, when, micro = Losses(), StepLog[str](), MicroSteps()
+        losses, accuracies, when, micro = Losses(), Losses("accuracy"), StepLog[str](), MicroSteps()
         skips, cadence = Skips(self._first_in_stream), Cadence(self.cadence.base, self.cadence.bound)
         losses.log.load_state_dict(state["losses"], float)
+        if "accuracies" in state:  # not in those of older versions
+            accuracies.log.load_state_dict(state["accuracies"], float)
         when.load_state_dict(state["when"], str)
         skips.load_state_dict(state["skipped"])
         micro.load_state_dict(state["micro"])
         cadence.load_state_dict(state.get("cadence"))
         self.stream, self.losses, self.when, self.micro = stream, losses, when, micro
-        self.skips, self.cadence = skips, cadence
+        self.accuracies, self.skips, self.cadence = accuracies, skips, cadence
         self.last, self.known, self._loss, self._with_loss = last, None, None, None
         self.inside.clear()
 
@@ -376,20 +384,6 @@ class Observer:
         self._with_loss = number
         if self.cadence.is_due(number):
             self.losses.add(number, loss)
-
-    def _check_same(self, theirs: Mapping[str, int]) -> None:
-        """Refuse the state of a monitor of other parameters, by the first that differs."""
-        ours = self.elements
-        for name in [*ours, *theirs]:
-            if ours.get(name) != theirs.get(name):
-                here, there = (
-                    f"{n} elements" if (n := sizes.get(name)) is not None else "none of that name"
-                    for sizes in (ours, theirs)
-                )
-                raise ValueError(
-                    f"state: expected that of a monitor of the same parameters; {name}: {here} here, "
-                    f"{there} in the state"
-                )
 
     def _tag(self, step: int, when: str) -> None:
         if self.when.newest() != when:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from torch import nn
 
@@ -48,6 +48,20 @@ def unwatched_parameters(model: nn.Module, watched: Iterable[Named]) -> list[Nam
 def bare_name(name: str) -> str:
     """Remove what ``torch.compile`` and other wrappers add to qualified names."""
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+
+
+def check_same(ours: Mapping[str, int], theirs: Mapping[str, int]) -> None:
+    """Refuse the state of a monitor of other parameters, by the first whose number of elements differs."""
+    for name in [*ours, *theirs]:
+        if ours.get(name) != theirs.get(name):
+            here, there = (
+                f"{n} elements" if (n := sizes.get(name)) is not None else "none of that name"
+                for sizes in (ours, theirs)
+            )
+            raise ValueError(
+                f"state: expected that of a monitor of the same parameters; {name}: {here} here, "
+                f"{there} in the state"
+            )
 
 
 def _filtered(named: list[Named], chosen: Filter) -> list[Named]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradtail.estimators.clip import ClipSuggestion
 from gradtail.estimators.spectrum import CovarianceSpectrum
-from gradtail.estimators.stable_sums import GradientAlpha
+from gradtail.estimators.stable_sums import StreamAlpha
 from gradtail.estimators.subspace import SubspaceStability
 from gradtail.states.coordinate_moments import CoordinateMoments
 from gradtail.states.record_log import RecordLog
@@ -146,7 +146,7 @@ class Readings:
         group: str | None = None,
         block: int | None = None,
         steps: Literal["all", "newest"] = "all",
-    ) -> GradientAlpha:
+    ) -> StreamAlpha:
         """Estimate the stable index of raw gradients: :meth:`gradtail.GradientStream.stable_index`."""
         return self.stream.stable_index(group, block, steps)
 
@@ -193,7 +193,7 @@ class Readings:
     def save(self, path: str | PathLike[str]) -> None:
         """Write the stream to a file that ``gradtail report`` reads: :meth:`gradtail.GradientStream.save`.
 
-        What only the monitor knows (losses, clip counts, skipped steps) is in :meth:`state_dict`.
+        What only the monitor knows (losses, accuracies, clip counts, skipped steps) is in :meth:`state_dict`.
         """
         self.stream.save(path)
 
@@ -241,6 +241,11 @@ class Readings:
     def losses(self) -> tuple[list[int], list[float]]:
         """Steps and the losses given with them."""
         return self._observer.losses.read()
+
+    @property
+    def accuracies(self) -> tuple[list[int], list[float]]:
+        """Steps and the accuracies that :meth:`note` was told after them."""
+        return self._observer.accuracies.read()
 
     def scalars(self, limit: int = 20) -> dict[str, float]:
         """Return at most ``limit`` numbers of the newest step for a logger, by name."""

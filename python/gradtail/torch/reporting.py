@@ -44,6 +44,7 @@ def report_of(
     return Report.from_stream(
         stream,
         loss=observer.losses.read() if len(observer.losses.log) else None,
+        accuracy=observer.accuracies.read() if len(observer.accuracies.log) else None,
         overhead=overhead.as_dict(),
         settings={**own, **settings},
         title=title,

@@ -1,8 +1,8 @@
-"""What a loop may call before the step is complete: in backward, and between micro-batches."""
+"""What a loop may call besides the step: in backward, between micro-batches, and after an evaluation."""
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 
 from gradtail.torch.arguments import as_step
 from gradtail.torch.hints import Hints
@@ -10,7 +10,7 @@ from gradtail.torch.hooked import Hooked
 
 
 class Within(Hooked):
-    """The part of :class:`gradtail.torch.Monitor` that sees a step come to be."""
+    """The part of :class:`gradtail.torch.Monitor` that sees more than complete steps."""
 
     _hints: Hints
 
@@ -59,6 +59,22 @@ class Within(Hooked):
 
         with self._stopwatch.part():
             self._guard.run(action, None, self._observer.next)
+
+    def note(self, *, accuracy: Tensor | float) -> None:
+        """Keep an accuracy for the time line of the report, under gradient alpha and the loss.
+
+        It belongs to the newest step that was told of; of several there the last one counts. One on a GPU
+        stays there until it is read, so that nothing waits.
+
+        Parameters
+        ----------
+        accuracy : float or 0-dim tensor
+            Of whatever the loop evaluates, and whenever it does. What is no number is left out, with one
+            warning.
+        """
+        if self.enabled:
+            observer = self._observer
+            self._guard.run(lambda: observer.note_accuracy(accuracy), None, observer.next)
 
     def _give_up(self, p: nn.Parameter | None = None) -> None:
         """Forget a step that was begun in backward and broken off."""
