@@ -13,7 +13,9 @@ pytest.importorskip("matplotlib", reason="needs matplotlib (the extra gradtail[r
 
 from gradtail import cli, stable_index_noise  # noqa: E402
 from gradtail.experiments import tail_index as module  # noqa: E402
+from gradtail.experiments import tail_index_case as case_module  # noqa: E402
 from gradtail.experiments.datasets import load_images  # noqa: E402
+from gradtail.experiments.studies import BadOption  # noqa: E402
 from gradtail.experiments.tail_index import SCHEMA, Settings, rows, run  # noqa: E402
 from gradtail.experiments.tail_index_case import Network, examine, linear_hinge  # noqa: E402
 from gradtail.experiments.tail_index_rows import CONVOLUTIONAL, LOSSES, SWEEPS  # noqa: E402
@@ -187,6 +189,32 @@ def test_it_goes_on_after_ctrl_c(settings, study, monkeypatch, tmp_path):
     again = {case["key"]: case for case in data["cases"]}
     for case in study["cases"]:
         assert {**again[case["key"]], "seconds": 0} == {**case, "seconds": 0}
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_ctrl_c_in_the_noise_of_test_data_keeps_no_part_of_it(folder, monkeypatch, at):
+    images = load_images(folder)
+    network = Network("fully connected", LOSSES[0], 9, 2, 10, 1, 10, 2, 16)
+    whole, seen = case_module.collect_gradients, []
+    with Interrupts() as interrupts:
+
+        def presses(model, loss, data, *rest, **options):
+            if data[0] is images.test[0]:
+                seen.append(1)
+                if at == 1:
+                    raise KeyboardInterrupt
+                interrupts._pressed(2, None)
+            return whole(model, loss, data, *rest, **options)
+
+        monkeypatch.setattr(case_module, "collect_gradients", presses)
+        assert examine(network, images, interrupts, False) is None
+    assert seen == [1]
+
+
+def test_too_few_images_are_refused(tmp_path):
+    data = write_idx(tmp_path / "data", n=12, side=8)
+    with pytest.raises(BadOption, match=r"data: expected at least 16 images to train on .*, got 12"):
+        run(Settings(data, tmp_path / "out"))
 
 
 def test_training_that_diverges_is_said(folder):

@@ -16,8 +16,15 @@ from typing import Any
 from gradtail.experiments import tail_index_figures
 from gradtail.experiments.cases import checksum, go_through, missing, read_results
 from gradtail.experiments.datasets import DIGITS, Images
-from gradtail.experiments.studies import INTERRUPTED, images_of, machine, make_folder, write_results
-from gradtail.experiments.tail_index_case import Network, examine
+from gradtail.experiments.studies import (
+    INTERRUPTED,
+    BadOption,
+    images_of,
+    machine,
+    make_folder,
+    write_results,
+)
+from gradtail.experiments.tail_index_case import FEWEST_BATCHES, Network, examine
 from gradtail.experiments.tail_index_rows import (
     BATCHES,
     CHANNELS,
@@ -90,7 +97,7 @@ class Settings:
 def rows(settings: Settings, images: Images) -> list[dict[str, Any]]:
     """Return the rows of all sweeps: what is varied, its value, the loss and the network."""
     batch = settings.batch_of(images)
-    most = len(images.train[0]) // 16
+    most = len(images.train[0]) // FEWEST_BATCHES
     made = []
     for seed in range(settings.seeds):
         for loss in settings.losses:
@@ -131,7 +138,13 @@ def run(settings: Settings, *, progress: bool | None = None) -> int:
     BadOption
         Data that cannot be read, or a folder that cannot be made or holds results of other settings.
     """
-    study = _Study(settings, images_of(settings.data, settings.limit), progress)
+    images = images_of(settings.data, settings.limit)
+    fewest = min(len(images.train[0]), len(images.test[0]))
+    if fewest < FEWEST_BATCHES:
+        raise BadOption(
+            f"data: expected at least {FEWEST_BATCHES} images to train on and as many to test, got {fewest}"
+        )
+    study = _Study(settings, images, progress)
     make_folder(settings.out)
     study.read()
     with Interrupts() as interrupts:

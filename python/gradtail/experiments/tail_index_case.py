@@ -20,15 +20,14 @@ from gradtail.torch import collect_gradients
 from gradtail.torch.countdown import Countdown
 from gradtail.torch.interrupts import Interrupts
 
+FEWEST_BATCHES = 16
+"""That data are cut into at least: for larger batches there is too little of them."""
+
 _MEMORY = "6GiB"
 _CONTROLS = (
-    "zeros_kept",
-    "gaussian",
-    "gaussian_typical",
-    "standardised",
-    "shuffled",
-    "standardised_shuffled",
-)
+    "zeros_kept", "quantiles", "characteristic", "gaussian", "gaussian_typical", "standardised", "shuffled",
+    "standardised_shuffled", "across_batches",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -109,8 +108,8 @@ def examine(
             if waiting and step == waiting[0]:
                 waiting.pop(0)
                 found = look(model, loss, images.train, at, images)
-                if found is None:
-                    return None
+                if found is None or interrupts.stopped:
+                    return None  # the noise may be of fewer batches
                 looks.append({"step": step, **found})
                 if not math.isfinite(found["loss"]):
                     ended = "diverged"
@@ -128,7 +127,11 @@ def examine(
             with torch.no_grad():
                 torch._foreach_add_(parameters, slopes, alpha=-at.rate * 0.5 ** (3 * step // at.iterations))
             countdown.advance()
-    of_test = None if ended == "diverged" else _noise(model, loss, images.test, at)
+    of_test: dict[str, Any] | None = None
+    if ended != "diverged":
+        of_test = _noise(model, loss, images.test, at)
+        if of_test is None or interrupts.stopped:
+            return None
     return {
         **asdict(at), "parameters": sum(p.numel() for p in parameters), "ended": ended, "looks": looks,
         "on_test_data": of_test, "seconds": time.perf_counter() - began,
@@ -148,23 +151,23 @@ def look(
     found: dict[str, Any] = {"loss": value, "accuracy": accuracy, "test_accuracy": test_accuracy}
     if not math.isfinite(value):
         return {**found, "noise": None}
-    try:
-        return {**found, "noise": _noise(model, loss, data, at)}
-    except KeyboardInterrupt:
-        return None
+    noise = _noise(model, loss, data, at)
+    return None if noise is None else {**found, "noise": noise}
 
 
 def _noise(
     model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], data: tuple[Tensor, Tensor], at: Network
 ) -> dict[str, Any] | None:
-    """Return the stable index of gradient noise at fixed parameters; None where there is too little noise."""
-    batch = min(at.batch, len(data[0]) // 16)
+    """Return the stable index of noise at fixed parameters, or why there is none; None after Ctrl-C."""
+    batch = min(at.batch, len(data[0]) // FEWEST_BATCHES)
     try:
         collected = collect_gradients(
             model, loss, data, min(at.batches, len(data[0]) // batch), batch, exact=True, memory=_MEMORY,
             coordinates=None, layers=False, tracks=64, top=100, seed=at.seed, progress=False,
         )  # fmt: skip
         found = collected.stable_index()
+    except KeyboardInterrupt:
+        return None
     except ValueError as error:
         return {"failed": str(error)}
     assert isinstance(found, StableEstimate)  # as exact=True has kept the gradients
