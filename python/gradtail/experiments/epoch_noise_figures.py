@@ -11,7 +11,11 @@ from gradtail.experiments.epoch_noise_theory import SIMULATED
 from gradtail.report import panels, style
 from gradtail.theory import epochs as theory
 
-_COLOURS = {"reshuffle": style.BLUE, "replacement": style.ORANGE, "fixed": style.GREEN}
+_COLOURS: dict[theory.Policy, str] = {
+    "reshuffle": style.BLUE,
+    "replacement": style.ORANGE,
+    "fixed": style.GREEN,
+}
 
 
 def write(folder: Path, data: dict[str, Any]) -> None:

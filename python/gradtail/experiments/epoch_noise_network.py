@@ -174,8 +174,9 @@ def examine(
     )  # fmt: skip
     return {
         **asdict(at), "examples": n, "batches": batches,
-        "parameters": minimum.spectrum.provenance["parameters"], "burn_in": before, "minimum": {"loss": minimum.loss, "gradient": minimum.gradient},
-        "mean_loss": loss, **numbers(found), "frozen": _frozen(at, minimum),
+        "parameters": minimum.spectrum.provenance["parameters"], "burn_in": before,
+        "minimum": {"loss": minimum.loss, "gradient": minimum.gradient}, "mean_loss": loss,
+        **numbers(found), "frozen": _frozen(at, minimum),
         "warnings": [*minimum.spectrum.warnings, *found.warnings], "text": str(found),
         "seconds": time.perf_counter() - began,
     }  # fmt: skip

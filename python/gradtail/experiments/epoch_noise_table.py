@@ -26,7 +26,7 @@ def table(data: dict[str, Any]) -> str:
     return "\n".join(lines[:-1])
 
 
-def _line(cells: Sequence[str], first: int = 14, width: int = 15) -> str:
+def _line(cells: Sequence[str], first: int = 14, width: int = 17) -> str:
     return "  " + cells[0].rjust(first) + "".join(cell.rjust(width) for cell in cells[1:])
 
 
@@ -100,8 +100,8 @@ def _network(case: dict[str, Any], data: str) -> list[str]:
     lines = [
         f"Network of {case['parameters']} parameters on {data} ({case['examples']} examples), batches of "
         f"{case['batch']}: {case['policy']}; step size {case['eta']:g}, momentum {case['beta']:g}, weight "
-        f"decay {case['decay']:g}; {case['burn_in']} and {case['epochs']} epochs from a minimum with gradient "
-        f"{case['minimum']['gradient']:.2g}",
+        f"decay {case['decay']:g}; {case['burn_in']} and {case['epochs']} epochs from a minimum, where the "
+        f"gradient is {case['minimum']['gradient']:.2g}",
         *("  " + line for line in case["text"].splitlines()),
         f"    measured over theory {found['value'] / found['expected']:.3f} (95 % "
         f"{low / found['expected']:.3f} to {high / found['expected']:.3f}), over theory with its white noise "
