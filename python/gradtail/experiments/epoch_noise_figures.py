@@ -64,7 +64,7 @@ def _squares(ax: Any, cases: list[dict[str, Any]]) -> None:
         )  # fmt: skip
     ax.axhline(1, color=style.MUTED, ls=":", lw=0.9)
     ax.set_title("least squares: weight variance over theory")
-    _logarithmic(ax, bool(cases))
+    _logarithmic(ax, bool(cases), both=False)
 
 
 def _network(axes: Any, case: dict[str, Any]) -> None:
@@ -108,11 +108,12 @@ def _network(axes: Any, case: dict[str, Any]) -> None:
     noise.legend()
 
 
-def _logarithmic(ax: Any, drawn: bool = True) -> None:
+def _logarithmic(ax: Any, drawn: bool = True, *, both: bool = True) -> None:
     ax.set_xlabel("curvature")
     if drawn:
         ax.set_xscale("log")
-        ax.set_yscale("log")
-        for axis in (ax.xaxis, ax.yaxis):
+        if both:
+            ax.set_yscale("log")
+        for axis in (ax.xaxis, ax.yaxis)[: 1 + both]:
             panels.logarithmic(axis)
         ax.legend()
