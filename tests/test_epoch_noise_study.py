@@ -66,8 +66,8 @@ def test_the_window_begins_at_a_minimum(minimum):
     assert x.shape == (120, 64)
     gradient = torch.autograd.grad(loss_of(minimum.model, x, y, TINY.decay), minimum.model.parameters())
     size = float(torch.cat([g.flatten() for g in gradient]).norm())
-    assert size == pytest.approx(minimum.gradient, abs=1e-6)
-    assert size < 1e-4
+    assert size == pytest.approx(minimum.gradient, abs=1e-6)  # float32 here
+    assert minimum.gradient < 1e-6
     assert (minimum.spectrum.eigenvalues + TINY.decay > 0).all()
 
 

@@ -192,6 +192,11 @@ class WeightVariances:
         ----------
         without_excess : bool
             Take :attr:`white_excess` off the ratios first.
+
+        Returns
+        -------
+        Quantity
+            Not known where batches are not reshuffled every epoch, or too few directions lie near it.
         """
         from scipy import optimize
 
@@ -201,7 +206,7 @@ class WeightVariances:
             x = np.log(self.curvature / self.crossover)
         near = self.relaxed & (np.abs(x) <= math.log(_NEAR)) & np.isfinite(r)
         n = int(near.sum())
-        if n < _FEWEST or not (x[near].min() < 0 < x[near].max()):
+        if self.policy != "reshuffle" or n < _FEWEST or not (x[near].min() < 0 < x[near].max()):
             return Quantity(math.nan, math.nan, n)
         x, r = x[near], r[near]
         w = 1 / np.maximum(self.weight_stderr[near] / self.weight[near], 1e-12) ** 2
@@ -262,15 +267,23 @@ class WeightVariances:
             + (f", {left} left out, which cannot have relaxed in the window" if left else "")
         ]
         if self.compared:
-            lines += self._rows()
-            lines += [
-                f"  crossover curvature: {self.crossover:.4g} by theory, measured "
-                f"{self.find_crossover()} ({self.find_crossover(without_excess=True)} less the white noise)",
-                f"  white noise on top: {100 * self.white_excess.value:.2f} +- "
-                f"{100 * self.white_excess.stderr:.2g} % of what uncorrelated noise would do",
-                f"  {self.fluctuation}",
-            ]
+            lines += [*self._rows(), *self._of_epochs(), f"  {self.fluctuation}"]
         return "\n".join([*lines, *(f"  warning: {w}" for w in self.warnings)])
+
+    def _of_epochs(self) -> list[str]:
+        """Say what noise that cancels over an epoch does, and how much does not cancel."""
+        excess = self.white_excess
+        said = [
+            f"  white noise on top: {100 * excess.value:.2f} +- {100 * excess.stderr:.2g} % of what uncorrelated "
+            "noise would do"
+        ]
+        if self.policy == "reshuffle":
+            said.insert(
+                0,
+                f"  crossover curvature: {self.crossover:.4g} by theory, measured {self.find_crossover()} "
+                f"({self.find_crossover(without_excess=True)} less the white noise)",
+            )
+        return [] if self.policy == "fixed" else said  # one order is not the mean of all
 
     def _rows(self) -> list[str]:
         order = np.flatnonzero(self.relaxed)

@@ -22,7 +22,7 @@ from gradtail.torch.countdown import Countdown
 from gradtail.torch.interrupts import Interrupts
 
 _RATES = (0.1, 0.03)  # of training, a third and two thirds of its epochs
-_MINIMISE = 400  # steps of L-BFGS over all examples
+_MINIMISE = 600  # steps of L-BFGS over all examples
 _TOLERANCE = 1e-2  # of eigenvalues: a per cent of the largest at most
 _BURN_IN = 3.0  # relaxation times of the flattest direction
 _SIDE = 8  # pixels that larger images are averaged to, about
@@ -228,10 +228,12 @@ def _gradient(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: 
 
 
 def _minimise(model: nn.Module, x: Tensor, y: Tensor, decay: float) -> tuple[float, float]:
-    """Go to the minimum over all examples; return loss and norm of the gradient there."""
+    """Go to the minimum over all examples, in float64; return loss and norm of the gradient there."""
+    model.double()
+    x = x.double()
     parameters = list(model.parameters())
     optimizer = torch.optim.LBFGS(
-        parameters, max_iter=_MINIMISE, history_size=20, tolerance_grad=1e-6, tolerance_change=0.0,
+        parameters, max_iter=_MINIMISE, history_size=20, tolerance_grad=1e-7, tolerance_change=0.0,
         line_search_fn="strong_wolfe",
     )  # fmt: skip
 
@@ -246,6 +248,7 @@ def _minimise(model: nn.Module, x: Tensor, y: Tensor, decay: float) -> tuple[flo
     loss = closure()
     gradient = math.sqrt(sum(float(p.grad.square().sum()) for p in parameters if p.grad is not None))
     optimizer.zero_grad()
+    model.float()
     return loss, gradient
 
 

@@ -104,8 +104,12 @@ def _network(case: dict[str, Any], data: str) -> list[str]:
         f"gradient is {case['minimum']['gradient']:.2g}",
         *("  " + line for line in case["text"].splitlines()),
         f"    measured over theory {found['value'] / found['expected']:.3f} (95 % "
-        f"{low / found['expected']:.3f} to {high / found['expected']:.3f}), over theory with its white noise "
-        f"{found['value'] / with_excess:.3f}, over white noise {found['value'] / found['white']:.3f}",
+        f"{low / found['expected']:.3f} to {high / found['expected']:.3f})"
+        + (
+            f", over theory with its white noise {found['value'] / with_excess:.3f}"
+            if case["policy"] == "reshuffle" else ""
+        )
+        + f", over white noise {found['value'] / found['white']:.3f}",
         f"  noise at fixed weights over {frozen['steps']} steps, autocorrelation by lag (theory):",
         "    " + ", ".join(
             f"{lag}: {value:.4f} ({expected:.4f})" for lag, value, expected in
