@@ -274,8 +274,8 @@ class WeightVariances:
         """Say what noise that cancels over an epoch does, and how much does not cancel."""
         excess = self.white_excess
         said = [
-            f"  white noise on top: {100 * excess.value:.2f} +- {100 * excess.stderr:.2g} % of what uncorrelated "
-            "noise would do"
+            f"  white noise on top: {100 * excess.value:.2f} +- {100 * excess.stderr:.2g} % of what "
+            "uncorrelated noise would do"
         ]
         if self.policy == "reshuffle":
             said.insert(
