@@ -11,16 +11,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from gradtail.estimators.autocorrelation import scaled_rows
+from gradtail.estimators.autocorrelation import Rows
 from gradtail.estimators.fieller import fieller
-from gradtail.estimators.gram import gram
 from gradtail.estimators.rows import checked
 from gradtail.states.magnitudes import FloatArray
 
 FEWEST = 4
 """Steps, or batches, that a noise scale is taken from at least."""
 
-_FEW = 20
+_FEW, _CARRIED = 20, 4
 
 
 @dataclass(frozen=True)
@@ -167,9 +166,10 @@ def noise_scale(
     -----
     With b and B examples, (B big - b small) / (B - b) for |G|**2 and (small - big) / (1/b - 1/B) for
     tr(Sigma) are unbiased at each step, and are averaged over steps before the ratio is taken, as in
-    McCandlish, Kaplan and Amodei (2018), arXiv:1812.06162, appendix A.1. The confidence set is Fieller's. The variances come from
-    differences of successive steps (von Neumann 1941), so that a level that moves slowly is no noise, with
-    2 (K - 1)**2 / (3 K - 4) degrees of freedom; batches of different steps are taken for independent.
+    McCandlish, Kaplan and Amodei (2018), arXiv:1812.06162, appendix A.1. The confidence set is Fieller's. The
+    variances come from differences of successive steps (von Neumann 1941), so that a level that moves slowly
+    is no noise, with 2 (K - 1)**2 / (3 K - 4) degrees of freedom, or 2 K / k of the larger kurtosis k, where
+    few steps carry the spread; batches of different steps are taken for independent.
     A sketch into r buckets that all steps share adds 2 / r to both squared relative errors, which is the most
     that it can do. O(K).
 
@@ -198,7 +198,8 @@ def noise_scale(
     scale = _scale(pairs)
     moves = np.diff(pairs / scale, axis=1)
     variance = moves @ moves.T / (2 * (count - 1) * count)
-    dof = 2 * (count - 1) ** 2 / (3 * count - 4)
+    # a difference of two values of kurtosis k has (k + 3) / 2
+    dof = min(2 * (count - 1) ** 2 / (3 * count - 4), 2 * count / (2 * _kurtosis(moves) - 3))
     return _found(pairs.mean(axis=1), variance, scale, count, dof, "steps", buckets, left_out)
 
 
@@ -230,10 +231,9 @@ def noise_scale_from_batches(
     Notes
     -----
     |G|**2 is the mean inner product of two different batches, and tr(Sigma) the batch size times what the
-    mean squared norm exceeds it by; both U-statistics with variances by the jackknife over batches. Batches
-    of one epoch without replacement are not independent: |G|**2 is then too small by tr(Sigma) / N of N
-    examples.
-    O(n**2 m).
+    mean squared norm exceeds it by; both U-statistics with variances by the jackknife over batches, of n - 1
+    degrees of freedom, or fewer where few batches carry the spread. Batches of one epoch without replacement
+    are not independent: |G|**2 is then too small by tr(Sigma) / N of N examples. O(n**2 m).
 
     Examples
     --------
@@ -247,8 +247,8 @@ def noise_scale_from_batches(
     n = len(x)
     if n < FEWEST:
         raise ValueError(f"vectors: expected at least {FEWEST} batches with finite values, got {n}")
-    rows, exponent = scaled_rows(x, exact, False)
-    g = gram(rows)
+    rows = Rows.of(x, exact)
+    g = rows.gram(np.arange(n))
     own, others = np.diag(g), g.sum(axis=1) - np.diag(g)
     total, pairs = float(others.sum()), n * (n - 1)
     square = total / pairs
@@ -259,9 +259,10 @@ def noise_scale_from_batches(
     values = np.array([traces, squares])
     away = values - values.mean(axis=1, keepdims=True)
     variance = (n - 1) / n * away @ away.T
-    factor = math.ldexp(1.0, 2 * exponent)
+    dof = min(n - 1.0, 2 * n / (_kurtosis(away) - 1))
+    factor = math.ldexp(1.0, 2 * rows.exponent)
     r = buckets if buckets is not None or exact is None else x.shape[1]
-    return _found(np.array([trace, square]) * factor, variance, factor, n, n - 1.0, "batches", r, left_out)
+    return _found(np.array([trace, square]) * factor, variance, factor, n, dof, "batches", r, left_out)
 
 
 def noise_scale_from_micro(
@@ -315,6 +316,14 @@ def noise_scale_from_micro(
     return noise_scale(small, big, small=np.full(len(some), size), big=n * size, buckets=buckets)
 
 
+def _kurtosis(away: FloatArray) -> float:
+    """Return the larger kurtosis of two rows of mean 0; at least that of normal numbers."""
+    square = np.mean(away**2, axis=1)
+    fourth = np.mean(away**4, axis=1)
+    found = np.divide(fourth, square**2, out=np.zeros(2), where=square > 0)
+    return max(3.0, float(found.max()))
+
+
 def _scale(pairs: FloatArray) -> float:
     largest = float(np.abs(pairs).max())
     return math.ldexp(1.0, int(np.frexp(largest)[1])) if largest > 0 else 1.0
@@ -341,7 +350,9 @@ def _found(
     warnings = [f"{left_out} {spread} with NaN or infinite values are left out"] if left_out else []
     if count < _FEW:
         warnings.append(f"{count} {spread} are few: at least {_FEW} for the interval to be trusted")
-    found = NoiseScale(
+    elif dof < count / _CARRIED:
+        warnings.append(f"few of the {spread} carry the spread: the interval is that of fewer, {dof:.0f}")
+    return NoiseScale(
         trace=float(means[0]),
         square=float(means[1]),
         trace_variance=float(variance[0, 0]),
@@ -354,7 +365,6 @@ def _found(
         nonfinite=left_out,
         warnings=tuple(warnings),
     )
-    return found
 
 
 def _squares(values: npt.ArrayLike, name: str) -> FloatArray:

@@ -97,9 +97,9 @@ class SamplingPolicy:
         -----
         From the number of steps and the participation ratio p: the remainder of white noise is about
         chi-square of n = p * epochs degrees of freedom over n (times the number of phases where the phase is
-        not known, by Bonferroni), and its correlation at lag M about normal of variance 1 / (p (T - M)). The
-        noise of the truth is taken to leave as much as ``leak``, and white noise to be tested at a third of
-        the level by each of its three statistics.
+        not known, by Bonferroni), and its correlation at lag M about normal of variance 1 / (p (T - M)). Of
+        reshuffled noise 1 / M is taken to be left over an epoch, of a fixed order ``leak`` to differ, and
+        white noise to be tested at a third of the level by each of its three statistics.
 
         Raises
         ------
@@ -117,7 +117,10 @@ class SamplingPolicy:
         each = self.level / _STATISTICS
         phases = 1 if self.phase_given else self.period
         freedom = min(ratio * self.epochs, 1e9)
-        kept = min(1.0, phases * float(special.gammainc(freedom / 2, self.leak * freedom / 2)))
+
+        def below(share: float) -> float:  # how often the remainder of white noise is, at most
+            return min(1.0, phases * float(special.gammainc(freedom / 2, share * freedom / 2)))
+
         sharp = (1 - self.leak) * math.sqrt(ratio * (self.steps - self.period))
         if rejected == "fixed":
             return float(special.ndtr(sharp))
@@ -125,9 +128,9 @@ class SamplingPolicy:
             size = each if rejected == "replacement" else self.level / self.period
             return float(special.ndtr(sharp + special.ndtri(max(size, 1e-300))))
         if rejected == "reshuffle":
-            return 1 - kept
+            return 1 - below(self.leak)
         enough = self.permutations + 1 >= 1 / each
-        return float(kept <= each and enough)
+        return float(below(min(self.leak, 1 / self.period)) <= each and enough)
 
     @property
     def least_power(self) -> float:

@@ -1,0 +1,101 @@
+"""Noise of a small network at fixed weights: how its batches were drawn, and how many examples it needs."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs torch")
+
+from torch import nn  # noqa: E402
+from torch.func import functional_call, grad, vmap  # noqa: E402
+
+from gradtail import autocorrelation, noise_scale, noise_scale_from_batches, sampling_policy  # noqa: E402
+from gradtail.torch import collect_gradients  # noqa: E402
+
+SAMPLING = {"reshuffle": "shuffle", "replacement": "replacement", "fixed": "in order"}
+PERIOD, BATCH, EXAMPLES = 16, 15, 240
+
+
+def problem(seed):
+    """A classifier, and data of four noisy clusters."""
+    torch.manual_seed(seed)
+    y = torch.arange(EXAMPLES) % 4
+    x = torch.randn(4, 12)[y] + torch.randn(EXAMPLES, 12)
+    model = nn.Sequential(nn.Linear(12, 24), nn.ReLU(), nn.Linear(24, 4))
+    return model, x, y
+
+
+def trained(model, x, y, steps):
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    for _ in range(steps):
+        some = torch.randint(len(x), (BATCH,))
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x[some]), y[some]).backward()
+        optimizer.step()
+
+
+def each_gradient(model, x, y):
+    """Gradient of every example, shape (N, n), float64."""
+    params = {name: p.detach().double() for name, p in model.named_parameters()}
+
+    def loss(params, x, y):
+        return nn.functional.cross_entropy(functional_call(model, params, x[None]), y[None])
+
+    found = vmap(grad(loss), in_dims=(None, 0, 0))(params, x.double(), y)
+    return torch.cat([g.flatten(1) for g in found.values()], dim=1).numpy()
+
+
+def test_torch_policies_of_a_network_are_told_apart():
+    """Five seeds, exact and sketched alike; the joint statistic against epoch noise holds at 1 %."""
+    right = []
+    for seed in range(5):
+        model, x, y = problem(seed)
+        trained(model, x, y, 60 * seed)
+        for policy, sampling in SAMPLING.items():
+            found = collect_gradients(
+                model, nn.functional.cross_entropy, (x, y), 3 * PERIOD, BATCH,
+                sampling=sampling, exact=True, layers=False, coordinates=None, seed=seed, progress=False,
+            )  # fmt: skip
+            ring = found.noise.ring()
+            for rows in (found.matrix("noise"), ring.vectors):
+                one = sampling_policy(rows, period=PERIOD, level=0.01)
+                right.append(one.verdict == policy)
+                assert one.least_power >= 0.9
+                assert policy != "reshuffle" or one.pvalues["reshuffle"] > 0.01, (seed, str(one))
+            exact = autocorrelation(found.matrix("noise"), period=PERIOD)
+            sketched = found.noise.autocorrelation(period=PERIOD, frozen=True, centred=False)
+            off = np.abs(sketched.correlation - exact.correlation)[1 : 2 * PERIOD]
+            assert np.all(off <= 5 * sketched.sketch_stderr[1 : 2 * PERIOD])
+            assert sketched.verdict == ("fixed" if policy == "fixed" else None)
+            assert np.corrcoef(exact.correlation[1:], sketched.correlation[1:])[0, 1] > 0.8
+    # 1 in 100 truths is rejected, as asked for, and with it its sketch
+    assert right.count(False) <= 2, right
+
+
+@pytest.mark.parametrize("steps", [0, 300])
+def test_torch_noise_scale_covers_that_of_all_examples(steps):
+    """1000 resamplings of 30 steps of 4 micro-batches: against the exact covariance of single examples."""
+    model, x, y = problem(0)
+    trained(model, x, y, steps)
+    g, rng = each_gradient(model, x, y), np.random.default_rng(1)
+    mean = g.mean(axis=0)
+    truth = np.sum((g - mean) ** 2) / EXAMPLES / np.sum(mean**2)  # of draws with replacement
+    products = g @ g.T
+    held, bounded = [], 0
+    for _ in range(1000):
+        some = rng.integers(0, EXAMPLES, (30, 4 * BATCH))
+        weights = np.zeros((30, 4, EXAMPLES))
+        for part in range(4):
+            index = some[:, BATCH * part : BATCH * (part + 1)]
+            np.add.at(weights[:, part], (np.arange(30)[:, None], index), 1 / BATCH)
+        small = np.einsum("kpi,kpi->kp", weights @ products, weights).mean(axis=1)
+        whole = weights.mean(axis=1)
+        big = np.einsum("ki,ki->k", whole @ products, whole)
+        found = noise_scale(small, big, small=BATCH, big=4 * BATCH)
+        low, high = found.ci()
+        held.append(low <= truth <= high)
+        bounded += found.is_bounded()
+    assert 0.92 <= np.mean(held) <= 0.98
+    assert bounded >= (950 if steps == 0 else 0)
+    batches = rng.integers(0, EXAMPLES, (40, BATCH))
+    low, high = noise_scale_from_batches(g[batches].mean(axis=1), batch_size=BATCH).ci(0.999)
+    assert low <= truth <= high
