@@ -141,7 +141,7 @@ def test_everything_is_written(settings, study):
     assert "over theory with its white noise" in text
 
 
-def test_it_goes_on_after_ctrl_c(settings, study, monkeypatch, tmp_path):
+def test_it_goes_on_after_ctrl_c(settings, study, minimum, monkeypatch, tmp_path):
     asked = replace(settings, out=tmp_path / "out")
     whole, seen = module.examine, []
 
@@ -152,6 +152,9 @@ def test_it_goes_on_after_ctrl_c(settings, study, monkeypatch, tmp_path):
         return whole(item, minimum, interrupts, progress)
 
     monkeypatch.setattr(module, "examine", stops)
+    monkeypatch.setattr(module, "find_minimum", lambda *_: minimum)
+    monkeypatch.setattr(module.epoch_noise_figures, "write", lambda *_: None)
+    assert minimum.start == Network("fixed", 10, 0.02, 0.9, 0.02, 6, 3, 12, 8).start
     assert run(asked, progress=False) == 130
     assert len(read(asked)["cases"]) == 5
     assert run(asked, progress=False) == 0
