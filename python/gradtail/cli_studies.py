@@ -161,7 +161,7 @@ def add_epoch_noise(studies: argparse._SubParsersAction[argparse.ArgumentParser]
         help="what does noise that cancels over an epoch do to the weights?",
         description="Weight variance against curvature, beside exact theory: a quadratic, least squares with "
         "the gradients of its own examples, and a network near a minimum, along the eigenvectors of its "
-        "Hessian. About 5 minutes on two cores; Ctrl-C keeps what is done, and the same command goes on from "
+        "Hessian. About 3 minutes on two cores; Ctrl-C keeps what is done, and the same command goes on from "
         "there.",
     )
     _shared(study, "epoch-noise", "fewer directions, one way of drawing batches, smaller simulations")
