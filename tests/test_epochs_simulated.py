@@ -7,8 +7,8 @@ from gradtail.theory import epochs
 from gradtail.theory.epochs import simulate, velocity_variance, weight_variance
 
 CASES = [
-    (0.9, 0.02, 100, "reshuffle", [0.15, 0.0015, 0.45, 7.5], 400),
-    (0.9, 0.02, 100, "replacement", [0.15, 0.45, 7.5], 400),
+    (0.9, 0.02, 100, "reshuffle", [0.15, 0.0015, 0.45, 7.5], 240),
+    (0.9, 0.02, 100, "replacement", [0.15, 0.45, 7.5], 240),
     (0.0, 0.1, 50, "reshuffle", [0.6, 6.0], 200),
     (0.0, 0.1, 50, "fixed", [0.06, 0.6, 6.0], 30),
 ]
@@ -32,10 +32,10 @@ def test_simulated_variances(beta, eta, M, policy, curvature, length):
 
 def test_printed_points():
     settings = {"eta": 0.02, "beta": 0.9, "M": 100}
-    found = simulate(0.15, **settings, epochs=500, seeds=48, seed=2)
+    found = simulate(0.15, **settings, epochs=400, seeds=48, seed=2)
     assert found.weight_stderr[0] < 0.01 * 0.3319
     assert found.weight_variance[0] == pytest.approx(0.3319, rel=0.02)
-    white = simulate(0.15, **settings, policy="replacement", epochs=500, seeds=48, seed=3)
+    white = simulate(0.15, **settings, policy="replacement", epochs=400, seeds=48, seed=3)
     assert white.weight_variance[0] == pytest.approx(0.667, rel=0.05)
     assert weight_variance(0.15, **settings, policy="replacement") == pytest.approx(0.667, rel=1e-3)
 

@@ -200,6 +200,9 @@ def test_in_words():
     assert has(found, "1 steps with NaN or infinite values are left out")
     assert has(found, "4 steps are few: at least 20")
     assert str(found).startswith("noise scale ")
+    far = np.full(40, 5.0)
+    far[7] = 500.0
+    assert has(noise_scale(2 * far, far, small=1, big=4), "few of the steps carry the spread")
     zero = noise_scale(np.zeros(5), np.zeros(5), small=1, big=2)
     assert (zero.value, zero.ci(), zero.stderr) == (math.inf, (0.0, math.inf), math.inf)
     assert "open" in str(zero)

@@ -27,6 +27,7 @@ def add_studies(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     add_hessian_spectrum(studies)
     add_tail_index(studies)
     add_heavy_tail_sgd(studies)
+    add_epoch_noise(studies)
 
 
 def add_gradient_structure(studies: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -153,6 +154,36 @@ def add_heavy_tail_sgd(studies: argparse._SubParsersAction[argparse.ArgumentPars
     study.set_defaults(run=run_heavy_tail_sgd)
 
 
+def add_epoch_noise(studies: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the study of what noise that cancels over an epoch does to weights."""
+    study = studies.add_parser(
+        "epoch-noise",
+        help="what does noise that cancels over an epoch do to the weights?",
+        description="Weight variance against curvature, beside exact theory: a quadratic, least squares with "
+        "the gradients of its own examples, and a network near a minimum, along the eigenvectors of its "
+        "Hessian. About 3 minutes on two cores; Ctrl-C keeps what is done, and the same command goes on from "
+        "there.",
+    )
+    _shared(study, "epoch-noise", "fewer directions, one way of drawing batches, smaller simulations")
+    study.add_argument(
+        "--policy", type=_names(("reshuffle", "replacement", "fixed")), action="append", metavar="WHAT",
+        help="how the network's batches are drawn, one or a list with commas: reshuffle, replacement, fixed; "
+        "default: the first two",
+    )  # fmt: skip
+    for option, least, what in (
+        ("--batch-size", 1, "of the network; default: 50"),
+        ("--directions", 3, "eigenvectors of the Hessian; default: 300"),
+        ("--epochs", 8, "that weights are watched for; default: 100"),
+        ("--training", 1, "epochs of training before; default: 30"),
+        ("--width", 1, "units of the hidden layer; default: 32"),
+        ("--seeds", 1, "repeats of the network; default: 1"),
+    ):
+        study.add_argument(option, type=at_least(least), metavar="N", help=f"{what}, less with --quick"
+                           if option in ("--directions", "--epochs", "--training") else what)  # fmt: skip
+    study.add_argument("--rate", type=float, metavar="ETA", help="constant step size; default: 0.006")
+    study.set_defaults(run=run_epoch_noise)
+
+
 def _shared(study: argparse.ArgumentParser, name: str, quick: str) -> None:
     """Add the options that all studies of images have."""
     study.add_argument(
@@ -255,6 +286,31 @@ def run_heavy_tail_sgd(arguments: argparse.Namespace) -> int:
         raise UserError(f"--last: expected at most {settings.iterations}, the steps, got {settings.last}")
     try:
         return run(settings)
+    except BadOption as error:
+        raise UserError(f"--{error}") from None  # its arguments have the names of the options
+
+
+def run_epoch_noise(arguments: argparse.Namespace) -> int:
+    """Rerun the study of epoch noise."""
+    need("reproduce", "torch", "matplotlib", *(() if arguments.data else ("sklearn",)))
+    from dataclasses import replace
+
+    from gradtail.experiments.epoch_noise import Settings, run
+    from gradtail.experiments.studies import BadOption
+
+    settings = Settings.quick(arguments.data, arguments.out) if arguments.quick else Settings(
+        arguments.data, arguments.out
+    )  # fmt: skip
+    names = ("directions", "epochs", "training", "width", "seeds", "rate")
+    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    if arguments.batch_size is not None:
+        given["batch"] = arguments.batch_size
+    if arguments.policy:
+        given["policies"] = tuple(dict.fromkeys(name for some in arguments.policy for name in some))
+    if not 0 < given.get("rate", 1.0) < 1e6:
+        raise UserError(f"--rate: expected a positive number, got {given['rate']:g}")
+    try:
+        return run(replace(settings, **given))
     except BadOption as error:
         raise UserError(f"--{error}") from None  # its arguments have the names of the options
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,6 @@ import numpy.typing as npt
 from scipy import fft
 
 from gradtail.estimators.autocorrelation_result import TRAINING, Autocorrelation, IntArray
-from gradtail.estimators.gram import gram
 from gradtail.estimators.rows import checked
 from gradtail.states.magnitudes import FloatArray
 
@@ -96,7 +97,8 @@ def autocorrelation(
     most = int(places[-1]) * stride
     top = most if lags is None else _lag(lags, "lags", most)
     batches = None if period is None else _lag(period, "period", None)
-    rows, scale = scaled_rows(x, None if centred else exact, centred)
+    rows = Rows.of(x, None if centred else exact, centred)
+    scale = rows.exponent
     count = top // stride + 1
     sums, pairs = _lag_sums(rows, places, count)
     covariance = np.divide(sums, pairs, out=np.full(count, np.nan), where=pairs > 0)
@@ -139,18 +141,44 @@ def autocorrelation(
     )
 
 
-def scaled_rows(x: npt.NDArray[Any], exact: FloatArray | None, centred: bool) -> tuple[FloatArray, int]:
-    """Return rows over 2**exponent, less their mean or scaled to their norms, and the exponent."""
-    largest = float(np.abs(x).max()) if exact is None else float(exact.max())
-    exponent = int(np.frexp(largest)[1])
-    if exact is None:
-        rows = np.ldexp(x.astype(np.float64), -exponent)
-        return (rows - rows.mean(axis=0) if centred else rows), exponent
-    own = int(np.frexp(float(np.abs(x).max()))[1])
-    rows = np.ldexp(x.astype(np.float64), -own)
-    lengths = np.linalg.norm(rows, axis=1)
-    factor = np.divide(np.ldexp(exact, -exponent), lengths, out=np.zeros(len(x)), where=lengths > 0)
-    return rows * factor[:, None], exponent
+@dataclass(frozen=True)
+class Rows:
+    """Rows over 2**exponent, scaled to norms that are known; float64, some columns at a time."""
+
+    x: npt.NDArray[Any]
+    shift: int
+    factor: FloatArray | None
+    exponent: int
+    centred: bool
+
+    @classmethod
+    def of(cls, x: npt.NDArray[Any], exact: FloatArray | None, centred: bool = False) -> Rows:
+        """Take rows, and the norms they are to have."""
+        shift = int(np.frexp(max(float(x.max()), -float(x.min())))[1])
+        if exact is None:
+            return cls(x, shift, None, shift, centred)
+        exponent = int(np.frexp(float(exact.max()))[1])
+        lengths = np.sqrt(sum(np.einsum("tm,tm->t", p, p) for p in cls(x, shift, None, 0, False).parts()))
+        factor = np.divide(np.ldexp(exact, -exponent), lengths, out=np.zeros(len(x)), where=lengths > 0)
+        return cls(x, shift, factor, exponent, centred)
+
+    def parts(self, length: int | None = None) -> Iterator[FloatArray]:
+        """Yield blocks of columns, as many as fit where each takes ``length`` values (default: as it is)."""
+        columns = max(1, _VALUES // (len(self.x) if length is None else length))
+        for start in range(0, self.x.shape[1], columns):
+            part = np.ldexp(self.x[:, start : start + columns].astype(np.float64), -self.shift)
+            if self.factor is not None:
+                part *= self.factor[:, None]
+            if self.centred:
+                part -= part.mean(axis=0)
+            yield part
+
+    def gram(self, chosen: IntArray) -> FloatArray:
+        """Inner products of some of the rows."""
+        total = np.zeros((len(chosen), len(chosen)))
+        for part in self.parts():
+            total += part[chosen] @ part[chosen].T
+        return total
 
 
 def _grid(numbers: IntArray) -> tuple[int, IntArray]:
@@ -174,16 +202,15 @@ def _lag(value: object, name: str, most: int | None) -> int:
     return int(value)
 
 
-def _lag_sums(rows: FloatArray, places: IntArray, count: int) -> tuple[FloatArray, IntArray]:
+def _lag_sums(rows: Rows, places: IntArray, count: int) -> tuple[FloatArray, IntArray]:
     """Sum inner products at each lag on the grid, and count the pairs."""
     length = int(places[-1]) + 1
     size = fft.next_fast_len(length + count, real=True)
     power = np.zeros(size // 2 + 1)
-    columns = max(1, _VALUES // size)
-    for start in range(0, rows.shape[1], columns):
-        part = np.zeros((length, min(columns, rows.shape[1] - start)))
-        part[places] = rows[:, start : start + columns]
-        turned = fft.rfft(part, size, axis=0)
+    for part in rows.parts(size):
+        spread = np.zeros((length, part.shape[1]))
+        spread[places] = part
+        turned = fft.rfft(spread, size, axis=0)
         power += np.einsum("fc,fc->f", turned.real, turned.real)
         power += np.einsum("fc,fc->f", turned.imag, turned.imag)
     there = np.zeros(length)
@@ -193,10 +220,10 @@ def _lag_sums(rows: FloatArray, places: IntArray, count: int) -> tuple[FloatArra
     return sums, np.rint(fft.irfft(seen, size)[:count]).astype(np.int64)
 
 
-def _mean_square(rows: FloatArray, places: IntArray, correlation: FloatArray) -> float:
+def _mean_square(rows: Rows, places: IntArray, correlation: FloatArray) -> float:
     """Mean square of the inner products of different steps, without lags at which batches repeat."""
-    chosen = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _ROWS)).astype(np.int64))
-    g = gram(rows[chosen])
+    chosen = np.unique(np.linspace(0, len(places) - 1, min(len(places), _ROWS)).astype(np.int64))
+    g = rows.gram(chosen)
     apart = np.abs(places[chosen][:, None] - places[chosen])
     alike = np.append(np.nan_to_num(correlation) > _PEAK, False)
     alike[0] = True

@@ -11,16 +11,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from gradtail.estimators.autocorrelation import scaled_rows
+from gradtail.estimators.autocorrelation import Rows
 from gradtail.estimators.fieller import fieller
-from gradtail.estimators.gram import gram
 from gradtail.estimators.rows import checked
 from gradtail.states.magnitudes import FloatArray
 
 FEWEST = 4
 """Steps, or batches, that a noise scale is taken from at least."""
 
-_FEW = 20
+_FEW, _CARRIED = 20, 4
 
 
 @dataclass(frozen=True)
@@ -248,8 +247,8 @@ def noise_scale_from_batches(
     n = len(x)
     if n < FEWEST:
         raise ValueError(f"vectors: expected at least {FEWEST} batches with finite values, got {n}")
-    rows, exponent = scaled_rows(x, exact, False)
-    g = gram(rows)
+    rows = Rows.of(x, exact)
+    g = rows.gram(np.arange(n))
     own, others = np.diag(g), g.sum(axis=1) - np.diag(g)
     total, pairs = float(others.sum()), n * (n - 1)
     square = total / pairs
@@ -261,7 +260,7 @@ def noise_scale_from_batches(
     away = values - values.mean(axis=1, keepdims=True)
     variance = (n - 1) / n * away @ away.T
     dof = min(n - 1.0, 2 * n / (_kurtosis(away) - 1))
-    factor = math.ldexp(1.0, 2 * exponent)
+    factor = math.ldexp(1.0, 2 * rows.exponent)
     r = buckets if buckets is not None or exact is None else x.shape[1]
     return _found(np.array([trace, square]) * factor, variance, factor, n, dof, "batches", r, left_out)
 
@@ -321,7 +320,8 @@ def _kurtosis(away: FloatArray) -> float:
     """Return the larger kurtosis of two rows of mean 0; at least that of normal numbers."""
     square = np.mean(away**2, axis=1)
     fourth = np.mean(away**4, axis=1)
-    return max(3.0, float(np.divide(fourth, square**2, out=np.zeros(2), where=square > 0).max()))
+    found = np.divide(fourth, square**2, out=np.zeros(2), where=square > 0)
+    return max(3.0, float(found.max()))
 
 
 def _scale(pairs: FloatArray) -> float:
@@ -350,7 +350,9 @@ def _found(
     warnings = [f"{left_out} {spread} with NaN or infinite values are left out"] if left_out else []
     if count < _FEW:
         warnings.append(f"{count} {spread} are few: at least {_FEW} for the interval to be trusted")
-    found = NoiseScale(
+    elif dof < count / _CARRIED:
+        warnings.append(f"few of the {spread} carry the spread: the interval is that of fewer, {dof:.0f}")
+    return NoiseScale(
         trace=float(means[0]),
         square=float(means[1]),
         trace_variance=float(variance[0, 0]),
@@ -363,7 +365,6 @@ def _found(
         nonfinite=left_out,
         warnings=tuple(warnings),
     )
-    return found
 
 
 def _squares(values: npt.ArrayLike, name: str) -> FloatArray:

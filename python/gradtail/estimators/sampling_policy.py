@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from gradtail.estimators.autocorrelation import scaled_rows
 from gradtail.estimators.gram import gram
 from gradtail.estimators.policy_result import SamplingPolicy, about_power
 from gradtail.estimators.rows import checked
@@ -108,7 +107,7 @@ def sampling_policy(
     _share(level, "level", open_end=True)
     allowed = max(0.1, 1 / batches) if leak is None else _share(leak, "leak", open_end=False)
     rng = np.random.default_rng(_checked_int(seed, "seed", 0, None, ""))
-    window = _Window.of(gram(scaled_rows(x, None, False)[0]), batches, given)
+    window = _Window.of(_products(x), batches, given)
     if not window.diagonal.any():
         raise ValueError("vectors: expected some noise, got zeros")
     sums, remainders, repetition = window.statistics(np.arange(window.steps))
@@ -137,6 +136,11 @@ def sampling_policy(
         permutations=repeats,
     )
     return replace(found, warnings=about_power(found))
+
+
+def _products(x: npt.NDArray[np.floating]) -> FloatArray:
+    """Take inner products of the rows, in units in which they neither vanish nor overflow."""
+    return gram(x, int(np.frexp(max(float(x.max()), -float(x.min())))[1]))
 
 
 @dataclass(frozen=True)

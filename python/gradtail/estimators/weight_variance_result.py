@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -181,35 +181,57 @@ class WeightVariances:
         """Curvature below which the variance is reduced, by theory: 3 (1 - beta) / (eta M)."""
         return crossover_curvature(eta=self.eta, beta=self.beta, M=self.M)
 
-    @property
-    def measured_crossover(self) -> Quantity:
-        """Curvature at which the measured variance is as much below white noise as theory's at its crossover.
+    def find_crossover(self, *, without_excess: bool = False) -> Quantity:
+        """Curvature of the crossover that the measured variances show.
 
-        By a line through log ratio over log curvature of the directions within a factor 3 of the predicted
-        crossover, weighted by their errors; its own error is from their scatter.
+        Theory's curve of the variance over that of white noise, shifted along the logarithm of the curvature
+        to where it meets the measured ratios of the directions within a factor 3 of the predicted crossover,
+        by least squares with their errors; its own error is from their scatter.
+
+        Parameters
+        ----------
+        without_excess : bool
+            Take :attr:`white_excess` off the ratios first.
+
+        Returns
+        -------
+        Quantity
+            Not known where batches are not reshuffled every epoch, or too few directions lie near it.
         """
-        r = np.log(self.weight / np.where(self.relaxed, self.white, np.nan))
+        from scipy import optimize
+
+        off = self.white_excess.value if without_excess else 0.0
         with np.errstate(invalid="ignore", divide="ignore"):
+            r = np.log(self.weight / np.where(self.relaxed, self.white, np.nan) - off)
             x = np.log(self.curvature / self.crossover)
-        near = self.relaxed & (np.abs(x) <= math.log(_NEAR))
+        near = self.relaxed & (np.abs(x) <= math.log(_NEAR)) & np.isfinite(r)
         n = int(near.sum())
-        if n < _FEWEST or not (x[near].min() < 0 < x[near].max()):
+        if self.policy != "reshuffle" or n < _FEWEST or not (x[near].min() < 0 < x[near].max()):
             return Quantity(math.nan, math.nan, n)
-        settings = {"eta": self.eta, "beta": self.beta, "M": self.M}
-        white = float(weight_variance(self.crossover, **settings, policy="replacement"))  # type: ignore[arg-type]
-        level = math.log(float(weight_variance(self.crossover, **settings)) / white)  # type: ignore[arg-type]
+        x, r = x[near], r[near]
         w = 1 / np.maximum(self.weight_stderr[near] / self.weight[near], 1e-12) ** 2
-        design = np.stack([np.ones(n), x[near]], axis=1)
-        inverse = np.linalg.inv(design.T @ (w[:, None] * design))
-        a, b = inverse @ (design.T @ (w * r[near]))
-        scatter = max(1.0, float(np.sum(w * (r[near] - a - b * x[near]) ** 2) / (n - 2)))
-        if not b > 2 * math.sqrt(inverse[1, 1] * scatter):
-            return Quantity(math.nan, math.nan, n)  # no crossing to be seen
-        at = (level - a) / b
-        gradient = np.array([1.0, at])
-        error = math.sqrt(float(gradient @ inverse @ gradient) * scatter) / b
-        value = self.crossover * math.exp(at)
-        return Quantity(value, value * error, n)
+        at, curve = self._curve()
+
+        def loss(shift: float) -> float:
+            return float(np.sum(w * (r - np.interp(x - shift, at, curve)) ** 2))
+
+        bound = 2 * math.log(_NEAR)
+        shift = float(optimize.minimize_scalar(loss, bounds=(-bound, bound), method="bounded").x)
+        slope = np.interp(x - shift, at, np.diff(curve, append=curve[-1]) / (at[1] - at[0]))
+        known = float(np.sum(w * slope**2))
+        if abs(shift) > 0.99 * bound or known <= 0:
+            return Quantity(math.nan, math.nan, n)
+        value = self.crossover * math.exp(shift)
+        return Quantity(value, value * math.sqrt(max(1.0, loss(shift) / (n - 1)) / known), n)
+
+    def _curve(self) -> tuple[FloatArray, FloatArray]:
+        """Log of theory's variance over that of white noise, by log of curvature over the crossover."""
+        end = min(4.0, math.log(1.99 * (1 + self.beta) / (self.eta * self.crossover)))
+        at = np.linspace(-6.0, end, 400)
+        curvature = self.crossover * np.exp(at)
+        settings: dict[str, Any] = {"eta": self.eta, "beta": self.beta, "M": self.M}
+        white = weight_variance(curvature, **settings, policy="replacement")
+        return at, np.asarray(np.log(weight_variance(curvature, **settings) / white))
 
     @property
     def white_excess(self) -> Quantity:
@@ -245,14 +267,23 @@ class WeightVariances:
             + (f", {left} left out, which cannot have relaxed in the window" if left else "")
         ]
         if self.compared:
-            lines += self._rows()
-            lines += [
-                f"  crossover curvature: {self.crossover:.4g} by theory, measured {self.measured_crossover}",
-                f"  white noise on top: {100 * self.white_excess.value:.2f} +- "
-                f"{100 * self.white_excess.stderr:.2g} % of what uncorrelated noise would do",
-                f"  {self.fluctuation}",
-            ]
+            lines += [*self._rows(), *self._of_epochs(), f"  {self.fluctuation}"]
         return "\n".join([*lines, *(f"  warning: {w}" for w in self.warnings)])
+
+    def _of_epochs(self) -> list[str]:
+        """Say what noise that cancels over an epoch does, and how much does not cancel."""
+        excess = self.white_excess
+        said = [
+            f"  white noise on top: {100 * excess.value:.2f} +- {100 * excess.stderr:.2g} % of what "
+            "uncorrelated noise would do"
+        ]
+        if self.policy == "reshuffle":
+            said.insert(
+                0,
+                f"  crossover curvature: {self.crossover:.4g} by theory, measured {self.find_crossover()} "
+                f"({self.find_crossover(without_excess=True)} less the white noise)",
+            )
+        return [] if self.policy == "fixed" else said  # one order is not the mean of all
 
     def _rows(self) -> list[str]:
         order = np.flatnonzero(self.relaxed)

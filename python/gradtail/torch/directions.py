@@ -130,8 +130,9 @@ class Trajectory:
     Notes
     -----
     A step costs one read of the k n elements of the directions, besides copies of the n weights: for
-    k = 200 about as much as 200 passes over the gradients. No step waits for the device. Memory: the
-    directions, twice the weights, and the series, 8 k bytes a step up to ``memory`` (:attr:`nbytes`).
+    k = 200 about as much as 200 reads of the gradients. No step waits for the device; steps that a CUDA graph
+    replays are not recorded. Memory: the directions, twice the weights, and the series, 8 k bytes a step up
+    to ``memory`` (:attr:`nbytes`).
     Differences to the first weights are projected, so that float32 leaves errors of about 1e-6 of how far the
     weights have moved, and not of how large they are.
     """
