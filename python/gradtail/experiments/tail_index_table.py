@@ -118,10 +118,8 @@ def _sweep(
     jumps: Mapping[str, dict[str, Any] | None],
 ) -> list[str]:  # fmt: skip
     head = f"{sweep + ', ' + loss:<28}{'steps':>6}{'loss':>9}{'right':>8}{'test':>8}{'zeros':>8}"
-    head += (
-        "".join(f"{name:>14}" for name in _SHORT.values())
-        + f"{'least':>8}{'at':>7}{'jump at':>11}{'test data':>11}  why"
-    )
+    head += "".join(f"{name:>14}" for name in _SHORT.values())
+    head += f"{'least':>8}{'at':>7}{'jump at':>11}{'test data':>11}  why"
     lines = [head, "-" * len(head)]
     for row in some:
         case = cases[row["key"]]
@@ -138,9 +136,8 @@ def _sweep(
         least, step = min((pair for pair in alphas if pair[0] == pair[0]), default=(math.nan, 0))
         test = number(case["on_test_data"], "zeros_kept")
         why = ", ".join(noise["findings"]) or "-"
-        lines.append(
-            f"{line}{_text(least):>8}{step:>7}{jump_text(jumps[row['key']]):>11}{_text(test):>11}  {why}"
-        )
+        line += f"{_text(least):>8}{step:>7}{jump_text(jumps[row['key']]):>11}{_text(test):>11}"
+        lines.append(f"{line}  {why}")
     return lines
 
 
@@ -155,7 +152,7 @@ def _notes() -> list[str]:
         "standardised: each coordinate by its typical size, and shuffled: coordinates in another order as",
         "well, against neighbours that depend on each other. least, at: the least published number on the",
         "way, and its step; jump at: the steps between which it rises by more than scatter does (p < 0.05;",
-        f"? of fewer than {FEWEST} looks), be it at once or all the way; test data: the published number there.",
+        f"? of fewer than {FEWEST} looks), be it at once or all the way; test data: the number there.",
         "why: what explains a number below 2 other than a stable law. A pooled number below 2 by itself is",
         "no evidence of infinite variance: mixed scales and zeros give 1.0 to 1.6.",
     ]
