@@ -14,14 +14,28 @@ pytest.importorskip("matplotlib", reason="needs matplotlib (the extra gradtail[r
 
 from gradtail import cli, stable_index_iterates  # noqa: E402
 from gradtail.experiments import heavy_tail_sgd as module  # noqa: E402
+from gradtail.experiments import heavy_tail_squares  # noqa: E402
 from gradtail.experiments.datasets import load_images  # noqa: E402
 from gradtail.experiments.heavy_tail_network import Network, examine  # noqa: E402
 from gradtail.experiments.heavy_tail_sgd import SCHEMA, Settings, run  # noqa: E402
-from gradtail.experiments.heavy_tail_squares import POINTS  # noqa: E402
+from gradtail.experiments.heavy_tail_squares import CURVES, POINTS, curves  # noqa: E402
 from gradtail.experiments.heavy_tail_table import orders  # noqa: E402
 from gradtail.experiments.networks import fully_connected  # noqa: E402
 from gradtail.experiments.studies import BadOption  # noqa: E402
 from gradtail.torch.interrupts import Interrupts  # noqa: E402
+
+SOME = POINTS[3:6]  # one of them beyond eta_max
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _fewer_points():
+    """Every point and curve is in the tests of theory; here it is what becomes of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "POINTS", SOME)
+        patch.setattr(heavy_tail_squares, "CURVES", (CURVES[0], CURVES[-1]))
+        curves.cache_clear()
+        yield
+    curves.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +98,7 @@ def test_averages_are_those_of_a_plain_loop(folder):
         state = {name: part.view(shape) for name, part, shape in named}
         return torch.nn.functional.cross_entropy(torch.func.functional_call(model, state, x[:30]), y[:30])
 
-    largest = torch.linalg.eigvalsh(torch.autograd.functional.hessian(of, flat))[-1]
+    largest = torch.linalg.eigvalsh(torch.autograd.functional.hessian(of, flat, vectorize=True))[-1]
     assert found["largest_eigenvalue"] == pytest.approx(float(largest), rel=1e-3)
 
 
@@ -92,7 +106,7 @@ def test_everything_is_written(settings, study):
     names = {file.name for file in settings.out.iterdir()}
     assert names == {"results.json", "table.txt", "least_squares.png", "networks.png"}
     assert (study["schema"], study["complete"]) == (SCHEMA, True)
-    assert len(study["cases"]) == len(POINTS) + 4
+    assert len(study["cases"]) == len(SOME) + 4
     lost = {case["eta"]: case["lost"] for case in study["cases"] if case["kind"] == "network"}
     assert lost == {0.01: None, 0.1: None, 30.0: "no gradient left", 1e8: "diverged at step 60"}
     text = (settings.out / "table.txt").read_text()
@@ -102,9 +116,25 @@ def test_everything_is_written(settings, study):
     )
     beyond = next(case for case in study["cases"] if case["kind"] == "squares" and case["eta"] == 2.6)
     assert (beyond["alpha"], beyond["diverged"]) == (None, True)
-    for curve in study["curves"]:
+    assert len(study["curves"]) == 2
+    check_curves(study["curves"])
+
+
+def check_curves(found):
+    for curve in found:
         assert (np.diff(curve["alpha"]) < 0).all()
         assert curve["alpha"][-1] < 2 < curve["alpha"][0]
+
+
+@pytest.mark.slow
+def test_all_points_and_curves(monkeypatch):
+    monkeypatch.setattr(heavy_tail_squares, "CURVES", CURVES)
+    found = curves.__wrapped__()
+    assert [(curve["batch"], curve["dimension"]) for curve in found] == list(CURVES)
+    check_curves(found)
+    for point in POINTS:
+        case = heavy_tail_squares.examine(heavy_tail_squares.Squares(*point, chains=1000, steps=40))
+        assert case["diverged"] == (case["alpha"] is None)
 
 
 def test_it_goes_on_after_ctrl_c(settings, study, monkeypatch, tmp_path):
@@ -118,8 +148,9 @@ def test_it_goes_on_after_ctrl_c(settings, study, monkeypatch, tmp_path):
         return whole(item, images, samples, interrupts, progress)
 
     monkeypatch.setattr(module, "examine_network", stops)
+    monkeypatch.setattr(module.heavy_tail_figures, "write", lambda *_: None)
     assert run(asked) == 130
-    assert len(read(asked)["cases"]) == len(POINTS) + 2
+    assert len(read(asked)["cases"]) == len(SOME) + 2
     assert run(asked) == 0
     assert len(seen) == 3 + 2
     again = {case["key"]: case for case in read(asked)["cases"]}

@@ -118,10 +118,8 @@ def _sweep(
     jumps: Mapping[str, dict[str, Any] | None],
 ) -> list[str]:  # fmt: skip
     head = f"{sweep + ', ' + loss:<28}{'steps':>6}{'loss':>9}{'right':>8}{'test':>8}{'zeros':>8}"
-    head += (
-        "".join(f"{name:>14}" for name in _SHORT.values())
-        + f"{'least':>8}{'at':>7}{'jump at':>11}{'test data':>11}  why"
-    )
+    head += "".join(f"{name:>14}" for name in _SHORT.values())
+    head += f"{'least':>8}{'at':>7}{'jump at':>11}{'test data':>11}  why"
     lines = [head, "-" * len(head)]
     for row in some:
         case = cases[row["key"]]
@@ -141,9 +139,8 @@ def _sweep(
         same = of_test is not None and of_test.get("batch") == noise["batch"]
         test = number(of_test, "zeros_kept") if same else math.nan
         why = ", ".join(noise["findings"]) or "-"
-        lines.append(
-            f"{line}{_text(least):>8}{step:>7}{jump_text(jumps[row['key']]):>11}{_text(test):>11}  {why}"
-        )
+        line += f"{_text(least):>8}{step:>7}{jump_text(jumps[row['key']]):>11}{_text(test):>11}"
+        lines.append(f"{line}  {why}")
     return lines
 
 
