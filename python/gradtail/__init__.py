@@ -4,6 +4,7 @@ from gradtail import theory
 from gradtail.build import __version__, build_info, set_num_threads
 from gradtail.estimators import (
     autocorrelation,
+    batch_order,
     clip_rate,
     coordinate_autocorrelation,
     hill,
@@ -32,6 +33,7 @@ __all__ = [
     "Summary",
     "__version__",
     "autocorrelation",
+    "batch_order",
     "build_info",
     "clip_rate",
     "coordinate_autocorrelation",

@@ -2,6 +2,8 @@
 
 from gradtail.estimators.autocorrelation import autocorrelation
 from gradtail.estimators.autocorrelation_result import Autocorrelation
+from gradtail.estimators.batch_order import batch_order
+from gradtail.estimators.batch_order_result import BatchOrder
 from gradtail.estimators.blocks import hill_blocks, hill_curve_blocks
 from gradtail.estimators.clip import ClipRate, ClipSuggestion, clip_rate, suggest_clip
 from gradtail.estimators.coordinate_autocorrelation import (
@@ -32,6 +34,7 @@ from gradtail.estimators.weight_variance_result import WeightVariances
 
 __all__ = [
     "Autocorrelation",
+    "BatchOrder",
     "ClipRate",
     "ClipSuggestion",
     "CoordinateAutocorrelation",
@@ -46,6 +49,7 @@ __all__ = [
     "TailEstimate",
     "WeightVariances",
     "autocorrelation",
+    "batch_order",
     "clip_rate",
     "coordinate_autocorrelation",
     "covariance_spectrum",

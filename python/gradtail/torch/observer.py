@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from gradtail.states.batch_log import BatchLog
 from gradtail.stream import GradientStream
 from gradtail.torch.cadence import Cadence
 from gradtail.torch.gradients import Gradients, Mark, is_marked, mark_of, reading
@@ -50,6 +51,7 @@ class Observer:
         self._asynchronous = False  # whether the stream has given a norm that stays on its device
         self.losses = Losses()
         self.micro = MicroSteps()
+        self.batches = BatchLog()
         self.when: StepLog[str] = StepLog()  # one entry for each change
         self.skips = Skips(self._first_in_stream)
         self.inside: dict[str, Mark] = {}  # observed in backward, and their step is not closed
@@ -301,7 +303,7 @@ class Observer:
         self.last = None if self.last is None else min(self.last, step)
         self.known = self._loss = self._with_loss = None
         self.inside.clear()
-        for log in (self.losses.log, self.when, self.skips, self.micro, self.cadence):
+        for log in (self.losses.log, self.when, self.skips, self.micro, self.cadence, self.batches):
             log.cut(step)
         return kept
 
@@ -316,6 +318,7 @@ class Observer:
             "skipped": self.skips.state_dict(),
             "micro": self.micro.state_dict(),
             "cadence": self.cadence.state_dict(),
+            "batches": self.batches.state_dict(),
         }
 
     parts = ("stream", "parameters", "last", "losses", "when", "skipped", "micro")
@@ -340,8 +343,9 @@ class Observer:
         skips.load_state_dict(state["skipped"])
         micro.load_state_dict(state["micro"])
         cadence.load_state_dict(state.get("cadence"))
+        batches = BatchLog.from_state_dict(state["batches"]) if "batches" in state else BatchLog()
         self.stream, self.losses, self.when, self.micro = stream, losses, when, micro
-        self.skips, self.cadence = skips, cadence
+        self.skips, self.cadence, self.batches = skips, cadence, batches
         self.last, self.known, self._loss, self._with_loss = last, None, None, None
         self.inside.clear()
 

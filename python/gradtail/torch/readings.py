@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
+from gradtail.estimators.batch_order import batch_order
+from gradtail.estimators.batch_order_result import BatchOrder
 from gradtail.estimators.clip import ClipSuggestion
 from gradtail.estimators.spectrum import CovarianceSpectrum
 from gradtail.estimators.stable_sums import GradientAlpha
@@ -184,6 +186,34 @@ class Readings:
     def coordinates(self, name: str) -> CoordinateMoments:
         """Return moments over steps of coordinates: :meth:`gradtail.GradientStream.coordinates`."""
         return self.stream.coordinates(name)
+
+    def sampling(
+        self, *, period: int | None = None, examples: int | None = None, level: float = 1e-6
+    ) -> BatchOrder:
+        """Tell how batches were drawn from the examples given with the steps: ``step(batch=)``.
+
+        See :func:`gradtail.batch_order`. Gradients of training cannot tell (:meth:`autocorrelation`).
+
+        Parameters
+        ----------
+        period : int, optional
+            Batches of an epoch, such as ``len(loader)``.
+        examples : int, optional
+            Of the data set, such as ``len(dataset)``: that each of them comes is checked then. Of a rank that
+            has a share of them its own number.
+        level : float
+            Largest chance of a false alarm, each.
+
+        Raises
+        ------
+        RuntimeError
+            No step has had its batch given.
+        TypeError, ValueError
+            Settings out of range.
+        """
+        if not len(self._observer.batches):
+            raise RuntimeError("sampling: expected step(batch=...) or clip_(..., batch=...) before, got none")
+        return batch_order(self._observer.batches, period=period, examples=examples, level=level)
 
     @property
     def directions(self) -> Trajectory | None:
