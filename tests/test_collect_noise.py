@@ -95,3 +95,43 @@ def test_torch_noise_scale_covers_that_of_all_examples(steps):
     batches = rng.integers(0, EXAMPLES, (40, BATCH))
     low, high = noise_scale_from_batches(g[batches].mean(axis=1), batch_size=BATCH).ci(0.999)
     assert low <= truth <= high
+
+
+def test_torch_methods_of_a_collection():
+    """The noise of a collection is looked at by its own methods: exact where kept, else by sketches."""
+    model, x, y = problem(0)
+    loss = nn.functional.cross_entropy
+    settings = {"layers": False, "coordinates": None, "progress": False}
+    exact = collect_gradients(model, loss, (x, y), 3 * PERIOD, BATCH, exact=True, **settings)
+    found = exact.sampling_policy(level=0.01)
+    assert (found.verdict, found.period, found.phase_given) == ("reshuffle", PERIOD, True)
+    assert exact.autocorrelation().period == PERIOD
+    assert not exact.autocorrelation().sketched
+    assert exact.noise_scale().value == noise_scale_from_batches(exact.matrix(), batch_size=BATCH).value
+    assert "batches without replacement are not independent" in str(exact.noise_scale())
+    layer = exact.matrix("noise")[:, : 12 * 24 + 24]
+    assert np.array_equal(exact.autocorrelation(group="0").covariance, autocorrelation(layer).covariance)
+    with pytest.raises(
+        ValueError, match="group: expected the name of a parameter or a prefix of some, got '9'"
+    ):
+        exact.noise_scale("9")
+    kept = collect_gradients(
+        model, loss, (x, y), 3 * PERIOD, BATCH, sampling="replacement", seed=1, **settings
+    )
+    assert kept.sampling_policy(level=0.01).verdict == "replacement"
+    assert kept.autocorrelation().sketched
+    assert kept.autocorrelation("gradient", "2").centred
+    assert kept.autocorrelation().period is None
+    whole, layer = kept.noise_scale(), kept.noise_scale("0.weight")
+    assert whole.sketched
+    assert layer.sketched
+    assert whole.warnings == ()
+    low, high = whole.ci(0.999)
+    g = each_gradient(model, x, y)
+    assert low <= np.sum((g - g.mean(axis=0)) ** 2) / EXAMPLES / np.sum(g.mean(axis=0) ** 2) <= high
+    some = [(x[:8], y[:8])] * 4 + [(x[:4], y[:4])]
+    given = collect_gradients(model, loss, some, centre=False, **settings)
+    with pytest.raises(ValueError, match="batch_size: expected batches of one size, got 4 to 8 examples"):
+        given.noise_scale()
+    with pytest.raises(ValueError, match="kind: expected 'gradient'"):
+        given.sampling_policy()

@@ -22,6 +22,7 @@ from gradtail.estimators import (
     stable_index,
     stable_index_iterates,
     stable_index_noise,
+    step_cosines,
     suggest_clip,
     weight_variances,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "stable_index",
     "stable_index_iterates",
     "stable_index_noise",
+    "step_cosines",
     "suggest_clip",
     "summarize",
     "theory",

@@ -10,6 +10,7 @@ from gradtail.estimators.coordinate_autocorrelation import (
     CoordinateAutocorrelation,
     coordinate_autocorrelation,
 )
+from gradtail.estimators.cosines import StepCosines, step_cosines
 from gradtail.estimators.estimate import HillCurve, Slide, TailEstimate
 from gradtail.estimators.noise_scale import (
     NoiseScale,
@@ -46,6 +47,7 @@ __all__ = [
     "SamplingPolicy",
     "Slide",
     "StableEstimate",
+    "StepCosines",
     "TailEstimate",
     "WeightVariances",
     "autocorrelation",
@@ -65,6 +67,7 @@ __all__ = [
     "stable_index",
     "stable_index_iterates",
     "stable_index_noise",
+    "step_cosines",
     "suggest_clip",
     "weight_variances",
 ]

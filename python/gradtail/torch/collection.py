@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -24,12 +24,11 @@ from gradtail.estimators.structure import (
 from gradtail.estimators.subspace import SubspaceStability, subspace_stability
 from gradtail.stream import GradientStream
 from gradtail.torch.asked import checked_int
-
-Kind: TypeAlias = Literal["gradient", "noise"]
+from gradtail.torch.collected_noise import CollectedNoise, Kind
 
 
 @dataclass(frozen=True, repr=False)
-class GradientCollection:
+class GradientCollection(CollectedNoise):
     """Minibatch gradients at fixed parameters, as streams; see :func:`collect_gradients`.
 
     Attributes

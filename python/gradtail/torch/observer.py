@@ -256,9 +256,9 @@ class Observer:
         arrays, places = self.gradients.here()
         if not arrays:
             return
-        sketch = reading(arrays, lambda: self.stream.sketch(arrays, places))
+        sketch, parts = reading(arrays, lambda: self.stream.sketches(arrays, places))
         self.micro.follow(self.gradients.present())
-        self.micro.add(sketch / scale)
+        self.micro.add(sketch / scale, {name: part / scale for name, part in parts.items()})
 
     def skip(self, step: int, reason: str, scale: float = 1.0) -> None:
         """Note a step that changed nothing, and where the value lies that spoilt it."""
