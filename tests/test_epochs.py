@@ -48,7 +48,7 @@ def brute_force(step, eta, beta, M, policy="reshuffle"):
     assert abs(h[-1]) < 1e-13
     v = np.diff(h, prepend=0.0)
     lags = np.arange(-length + 1, length)
-    noise = np.array([autocovariance(int(n), M, policy=policy) for n in lags])
+    noise = autocovariance(lags, M, policy=policy)
     return [float(noise @ np.correlate(one, one, "full")) for one in (h, v)]
 
 
@@ -156,7 +156,7 @@ def test_fixed_order_is_the_mean_over_orders(beta, step, M):
     noise /= math.sqrt(noise.var())  # over positions, which is what C is
     one = np.array([[1 - step, beta], [-step, beta]])  # of (weight, velocity)
     weights, velocities = [], []
-    for _ in range(3000 if M > 2 else 1):
+    for _ in range(1200 if M > 2 else 1):
         order = rng.permutation(noise)
         whole, drift = np.eye(2), np.zeros(2)
         for x in order:

@@ -10,7 +10,9 @@ torch = pytest.importorskip("torch", reason="needs torch")
 from monitor_models import batch  # noqa: E402
 from torch import nn  # noqa: E402
 
+from gradtail import noise_scale  # noqa: E402
 from gradtail.torch import Monitor  # noqa: E402
+from gradtail.torch.micro import MicroSteps  # noqa: E402
 
 
 def wide_model() -> nn.Module:
@@ -170,3 +172,60 @@ def test_torch_micro_steps_need_a_sketch() -> None:
     with pytest.warns(RuntimeWarning, match="monitoring is off from step 0"):
         monitor.micro_step()
     monitor.step()
+
+
+def test_torch_noise_scale_of_groups_from_micro_batches(backend: str) -> None:
+    """Against the exact squares of the same increments: each group, a prefix of two, and the whole."""
+    model = wide_model()
+    monitor = Monitor(model, backend=backend)
+    sizes = {name: p.numel() for name, p in model.named_parameters()}
+    ends = np.cumsum(list(sizes.values()))
+    parts = {name: slice(end - n, end) for (name, n), end in zip(sizes.items(), ends, strict=True)}
+    steps = []
+    for step in range(24):
+        steps.append(4 * accumulate(model, monitor, step, 4))
+        monitor.step()
+    micro = np.array(steps)
+    wanted = {**parts, "2": slice(parts["2.weight"].start, parts["2.bias"].stop), None: slice(None)}
+    for group, part in wanted.items():
+        g = micro[:, :, part]
+        exact = noise_scale(
+            np.sum(g**2, axis=2).mean(axis=1), np.sum(g.mean(axis=1) ** 2, axis=1), small=8, big=32
+        )
+        found = monitor.noise_scale(group, batch_size=8)
+        assert (found.samples, found.sketched) == (24, True)
+        off = np.sqrt(2 / (4096 if group is None else 128))
+        assert found.trace == pytest.approx(exact.trace, rel=5 * off)
+        low, high = found.ci(0.999)
+        assert low <= exact.value <= high
+        assert monitor.noise_scale(group).value == pytest.approx(found.value / 8)
+    assert sorted(monitor.micro.groups) == sorted(sizes)
+    with pytest.raises(ValueError, match="group: expected a group of which micro-batches were seen, got '7'"):
+        monitor.noise_scale("7")
+    other = Monitor(model, backend=backend)
+    other.load_state_dict(monitor.state_dict())
+    assert other.noise_scale("2.weight") == monitor.noise_scale("2.weight")
+    monitor.rollback(19)
+    assert monitor.noise_scale("2.weight").samples == 20
+    (note,) = [note for note in monitor.report().data["notes"] if "micro" in note]
+    assert "; noise scale " in note
+    cosines = monitor.cosines()
+    exact = micro.mean(axis=1)[:20]
+    norms = np.linalg.norm(exact, axis=1)
+    truth = np.sum(exact[1:] * exact[:-1], axis=1) / (norms[1:] * norms[:-1])
+    assert np.all(np.abs(cosines.cosines - truth) <= 4.5 * (1 - truth**2) / 64)
+    assert monitor.autocorrelation(centred=False).correlation[1] == pytest.approx(
+        np.mean(cosines.cosines * norms[1:] * norms[:-1]) / np.mean(norms**2), abs=1e-6
+    )
+
+
+def test_torch_groups_that_come_later_and_go() -> None:
+    steps = MicroSteps()
+    for step, names in enumerate((["a"], ["a", "b"], ["b"])):
+        for part in (1.0, 3.0):  # increments of 1 and 2
+            steps.add(part * np.ones(8), {name: part * np.ones(4) for name in names})
+        steps.close(step, 1.0, {})
+    a, b = steps.of_group("a"), steps.of_group("b")
+    assert [record.step for record in a] == [0, 1]
+    assert [record.step for record in b] == [1, 2]
+    assert {(r.batches, r.mean_square, r.sum_square) for r in a + b} == {(2, 4 * 2.5, 4 * 9.0)}

@@ -70,8 +70,13 @@ def sample(rng, repeats, steps, micro, law, mean, heavy=False):
     return np.sum(g**2, axis=3).mean(axis=2), np.sum(g.mean(axis=2) ** 2, axis=2)
 
 
-@pytest.mark.parametrize("signal", [3.0, 0.3])
-@pytest.mark.parametrize("heavy", [False, True])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("signal", "heavy"),
+    [(3.0, False), (0.3, True), pytest.param(3.0, True, marks=SLOW), pytest.param(0.3, False, marks=SLOW)],
+)
 def test_coverage_over_steps(signal, heavy):
     """1000 resamplings of 40 steps of 4 micro-batches: 92 to 98 % of the sets hold the truth."""
     rng, law = np.random.default_rng(1), np.arange(1, 41) ** -1.0

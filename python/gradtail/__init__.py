@@ -4,6 +4,7 @@ from gradtail import theory
 from gradtail.build import __version__, build_info, set_num_threads
 from gradtail.estimators import (
     autocorrelation,
+    batch_order,
     clip_rate,
     coordinate_autocorrelation,
     hill,
@@ -21,6 +22,7 @@ from gradtail.estimators import (
     stable_index,
     stable_index_iterates,
     stable_index_noise,
+    step_cosines,
     suggest_clip,
     weight_variances,
 )
@@ -32,6 +34,7 @@ __all__ = [
     "Summary",
     "__version__",
     "autocorrelation",
+    "batch_order",
     "build_info",
     "clip_rate",
     "coordinate_autocorrelation",
@@ -51,6 +54,7 @@ __all__ = [
     "stable_index",
     "stable_index_iterates",
     "stable_index_noise",
+    "step_cosines",
     "suggest_clip",
     "summarize",
     "theory",

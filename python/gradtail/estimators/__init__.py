@@ -2,12 +2,15 @@
 
 from gradtail.estimators.autocorrelation import autocorrelation
 from gradtail.estimators.autocorrelation_result import Autocorrelation
+from gradtail.estimators.batch_order import batch_order
+from gradtail.estimators.batch_order_result import BatchOrder
 from gradtail.estimators.blocks import hill_blocks, hill_curve_blocks
 from gradtail.estimators.clip import ClipRate, ClipSuggestion, clip_rate, suggest_clip
 from gradtail.estimators.coordinate_autocorrelation import (
     CoordinateAutocorrelation,
     coordinate_autocorrelation,
 )
+from gradtail.estimators.cosines import StepCosines, step_cosines
 from gradtail.estimators.estimate import HillCurve, Slide, TailEstimate
 from gradtail.estimators.noise_scale import (
     NoiseScale,
@@ -32,6 +35,7 @@ from gradtail.estimators.weight_variance_result import WeightVariances
 
 __all__ = [
     "Autocorrelation",
+    "BatchOrder",
     "ClipRate",
     "ClipSuggestion",
     "CoordinateAutocorrelation",
@@ -43,9 +47,11 @@ __all__ = [
     "SamplingPolicy",
     "Slide",
     "StableEstimate",
+    "StepCosines",
     "TailEstimate",
     "WeightVariances",
     "autocorrelation",
+    "batch_order",
     "clip_rate",
     "coordinate_autocorrelation",
     "covariance_spectrum",
@@ -61,6 +67,7 @@ __all__ = [
     "stable_index",
     "stable_index_iterates",
     "stable_index_noise",
+    "step_cosines",
     "suggest_clip",
     "weight_variances",
 ]

@@ -12,6 +12,7 @@ from gradtail.backends import cuda
 from gradtail.buffers import Views
 from gradtail.dlpack import device_name
 from gradtail.states.hashing import tensor_key
+from gradtail.states.projection import fold
 from gradtail.states.table import NO_INDEX
 from gradtail.states.tracks import local_offsets
 from gradtail.stream.arrangement import Arrangement, Known, Places, describe, home_of
@@ -93,6 +94,35 @@ def _make_pass(state: State, arrangement: Arrangement, views: Views) -> None:
 
 def sketch_of(state: State, arrays: Mapping[str, Any], places: Places | None) -> npt.NDArray[np.float64]:
     """Return the sketch of arrays; see :meth:`gradtail.GradientStream.sketch`."""
+    arrangement, views = _to_sketch(state, arrays, places)
+    if cuda.takes(views):
+        return _sketch_there(state, arrangement, views)
+    found = np.zeros(state.settings.sketch)
+    state.backend.sketch(views, found)
+    return found
+
+
+def sketches_of(
+    state: State, arrays: Mapping[str, Any], places: Places | None
+) -> tuple[npt.NDArray[np.float64], dict[str, npt.NDArray[np.float64]]]:
+    """Return the sketch of arrays and those of their groups; see :meth:`gradtail.GradientStream.sketches`."""
+    arrangement, views = _to_sketch(state, arrays, places)
+    if cuda.takes(views):
+        return _sketch_there(state, arrangement, views), {}
+    of = dict(state.groups.of)
+    of |= state.groups.copy().assign([name for name in arrangement.names if name not in of])
+    groups = list(dict.fromkeys(of[name] for name in arrangement.names))
+    group = np.array([groups.index(of[name]) for name in arrangement.names], np.intp)[arrangement.source]
+    whole, parts = np.zeros(state.settings.sketch), {}
+    for i, name in enumerate(groups):
+        own = np.zeros(state.settings.sketch)
+        state.backend.sketch(Views(views.table[group == i], views.owners), own)
+        whole += own
+        parts[name] = fold(own, state.row_sketches.shape[1])
+    return whole, parts
+
+
+def _to_sketch(state: State, arrays: Mapping[str, Any], places: Places | None) -> tuple[Arrangement, Views]:
     if not state.settings.sketch:
         raise ValueError("sketch: expected a stream that keeps sketches, got one with sketch=0")
     arrangement = _remembered(state, arrays, places)
@@ -101,14 +131,13 @@ def sketch_of(state: State, arrays: Mapping[str, Any], places: Places | None) ->
         _check_known(state, known)
         keys = {name: tensor_key(state.settings.seed, name) for name in known}
         arrangement = Arrangement(known, dict.fromkeys(known, 0), keys)
-    views = arrangement.views(arrays)
-    if cuda.takes(views):
-        if state.sketcher is None:
-            state.sketcher = DeviceSketcher(home_of(views)[1], state.settings.sketch)
-        return state.sketcher.sketch(arrangement, views)
-    found = np.zeros(state.settings.sketch)
-    state.backend.sketch(views, found)
-    return found
+    return arrangement, arrangement.views(arrays)
+
+
+def _sketch_there(state: State, arrangement: Arrangement, views: Views) -> npt.NDArray[np.float64]:
+    if state.sketcher is None:
+        state.sketcher = DeviceSketcher(home_of(views)[1], state.settings.sketch)
+    return state.sketcher.sketch(arrangement, views)
 
 
 def _checked_step(state: State, step: int | None) -> int:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from gradtail.estimators.autocorrelation import autocorrelation
 from gradtail.estimators.autocorrelation_result import Autocorrelation
 from gradtail.estimators.clip import ClipSuggestion, suggest_clip
+from gradtail.estimators.cosines import StepCosines, step_cosines
 from gradtail.estimators.spectrum import CovarianceSpectrum, covariance_spectrum
 from gradtail.estimators.stable_sums import LogMeans, StreamAlpha, stable_sums
 from gradtail.estimators.subspace import SubspaceStability, subspace_stability
@@ -424,6 +425,23 @@ class Readings:
             centred=centred,
             frozen=frozen,
         )
+
+    def cosines(self, group: str | None = None, lag: int = 1) -> StepCosines:
+        """Return the cosine of each step of the window with the step ``lag`` before, and the sketch's error.
+
+        Parameters
+        ----------
+        group : str, optional
+            As for :meth:`ring`.
+        lag : int
+
+        Raises
+        ------
+        TypeError, ValueError
+            No such group, fewer than two finite steps, or no positive lag.
+        """
+        ring = self.ring(group)
+        return step_cosines(ring.vectors, steps=ring.steps, lag=lag, sketched=True)
 
     def suggest_clip(self, rate: float | None = None, **settings: Any) -> ClipSuggestion:
         """Suggest a clip threshold from the recorded norms.

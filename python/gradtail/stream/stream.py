@@ -14,7 +14,7 @@ from gradtail import backends
 from gradtail.states.groups import Rule
 from gradtail.stream import merging, saved
 from gradtail.stream.arrangement import Places
-from gradtail.stream.observation import observe, sketch_of
+from gradtail.stream.observation import observe, sketch_of, sketches_of
 from gradtail.stream.readings import Readings
 from gradtail.stream.settings import Settings
 from gradtail.stream.state import State
@@ -227,6 +227,20 @@ class GradientStream(Readings):
             As :meth:`update`; also where the stream keeps no sketches.
         """
         return sketch_of(self._held, _named(arrays), places)
+
+    def sketches(
+        self, arrays: Mapping[str, Any] | Sequence[Any], places: Places | None = None
+    ) -> tuple[npt.NDArray[np.float64], dict[str, npt.NDArray[np.float64]]]:
+        """Return the sketch of arrays, as :meth:`sketch`, and that of each group folded into 128 buckets.
+
+        Returns
+        -------
+        whole : ndarray of float64, shape (sketch,)
+        groups : dict of str to ndarray of float64, shape (min(sketch, 128),)
+            Of the groups that are there; empty where arrays lie on a CUDA device, whose pass makes one
+            sketch.
+        """
+        return sketches_of(self._held, _named(arrays), places)
 
     def merge(self, other: GradientStream) -> GradientStream:
         """Return what both streams have seen; neither is changed.

@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from gradtail.states.batch_log import IntArray, as_ids
 from gradtail.stream import GradientStream
 from gradtail.torch.guard import warn
 from gradtail.torch.hints import listed
@@ -79,6 +80,26 @@ def as_step(step: object) -> int | None:
     if number is None:
         raise TypeError(f"step: expected an int, got {step!r}")
     return int(number)
+
+
+def as_batch(batch: object) -> IntArray | None:
+    """Return the indices of the examples of a batch, None if they are left out.
+
+    Raises
+    ------
+    TypeError, ValueError
+        No indices, or a tensor that is on a device.
+    """
+    if batch is None:
+        return None
+    if isinstance(batch, Tensor):
+        if batch.device.type != "cpu":
+            raise ValueError(
+                f"batch: expected indices in host memory, got a tensor on {batch.device}, which would have "
+                "to be waited for; give those of the loader"
+            )
+        batch = batch.numpy()
+    return as_ids(batch)
 
 
 def _number(value: object, kind: type) -> Any:

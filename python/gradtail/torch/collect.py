@@ -20,7 +20,8 @@ from gradtail.stream import GradientStream
 from gradtail.stream.settings import Settings
 from gradtail.torch.asked import checked_int
 from gradtail.torch.batches import Batch, Batches, Sampling, batches_of
-from gradtail.torch.collection import GradientCollection, Kind
+from gradtail.torch.collected_noise import Kind
+from gradtail.torch.collection import GradientCollection
 from gradtail.torch.countdown import Countdown
 from gradtail.torch.frozen import Frozen, Mode, mode_of, random_parts, seed_all
 from gradtail.torch.interrupts import Interrupts

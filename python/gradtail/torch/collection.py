@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -25,13 +25,13 @@ from gradtail.estimators.structure import (
 from gradtail.estimators.subspace import SubspaceStability, subspace_stability
 from gradtail.stream import GradientStream
 from gradtail.torch.asked import checked_int
+from gradtail.torch.collected_noise import CollectedNoise, Kind
 
-Kind: TypeAlias = Literal["gradient", "noise"]
 _Index = TypeVar("_Index", StableEstimate, StreamAlpha)
 
 
 @dataclass(frozen=True, repr=False)
-class GradientCollection:
+class GradientCollection(CollectedNoise):
     """Minibatch gradients at fixed parameters, as streams; see :func:`collect_gradients`.
 
     Attributes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
@@ -16,7 +17,8 @@ from gradtail.torch.scalar import Norm
 from gradtail.torch.steplog import StepLog
 
 FloatArray = npt.NDArray[np.float64]
-Closed = tuple[int, FloatArray, FloatArray, Norm]
+Parts = Mapping[str, FloatArray]
+Closed = tuple[int, FloatArray, FloatArray, list[Parts], Norm]
 
 
 @dataclass(frozen=True, repr=False)
@@ -55,19 +57,31 @@ class MicroRecord:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class _Groups:
+    """Mean square of the increments and square of their sum, of each group; NaN where one is not there."""
+
+    batches: int
+    squares: FloatArray  # shape (groups, 2)
+
+
 class MicroSteps:
     """The micro-batches of the newest steps: see :attr:`records`.
 
     Turns sketches of the gradient as it accumulates into those of its increments.
 
     The sketch is linear, so the sketch of an increment is the difference of two sketches: no gradient is
-    copied or kept. Kept are a record a step and the sketches of the newest step, ``batches * r`` float64.
+    copied or kept. Kept are a record a step, the squares of each group at 512 steps, and the sketches of the
+    newest step, ``batches * r`` float64.
     """
 
     def __init__(self) -> None:
         self._log: StepLog[MicroRecord] = StepLog(2048)
+        self._groups: StepLog[_Groups] = StepLog(512)
+        self._names: list[str] = []  # of the groups, in the order of their squares
         self._increments: FloatArray = np.zeros((0, 0))
         self._open: list[FloatArray] = []
+        self._parts: list[Parts] = []  # sketches of the groups of what has accumulated
         self._last: FloatArray | None = None
         self._marks: dict[str, Mark] = {}
         self._writes: int | None = None  # to a gradient, from one micro-step to the next
@@ -96,11 +110,50 @@ class MicroSteps:
         self._read()
         return self._increments
 
-    def add(self, sketch: FloatArray) -> None:
-        """Note the sketch of the gradient accumulated so far, shape (r,)."""
+    @property
+    def groups(self) -> list[str]:
+        """Groups of which :meth:`of_group` knows; none of gradients on a GPU."""
+        self._read()
+        return list(self._names)
+
+    def of_group(self, group: str) -> list[MicroRecord]:
+        """Return the records of a group: its squares in sketches of 128 buckets.
+
+        Parameters
+        ----------
+        group : str
+            A group, or a dotted prefix of several, whose squares add.
+
+        Returns
+        -------
+        list of MicroRecord
+            A step each, oldest first, where any of them had a gradient; of more than 512 every second one, or
+            fewer. ``norm`` is NaN.
+
+        Raises
+        ------
+        ValueError
+            No such group with micro-batches.
+        """
+        self._read()
+        chosen = [i for i, name in enumerate(self._names) if name == group]
+        chosen = chosen or [i for i, name in enumerate(self._names) if name.startswith(f"{group}.")]
+        if not chosen:
+            raise ValueError(f"group: expected a group of which micro-batches were seen, got {group!r}")
+        found = []
+        for step, one in zip(self._groups.steps, self._groups.values, strict=True):
+            some = one.squares[[i for i in chosen if i < len(one.squares)]]
+            if not np.isnan(some[:, 0]).all():
+                mean, total = np.nansum(some, axis=0).tolist()
+                found.append(MicroRecord(step, one.batches, mean, total, math.nan))
+        return found
+
+    def add(self, sketch: FloatArray, parts: Parts | None = None) -> None:
+        """Note the sketch of the gradient accumulated so far, shape (r,), and of its groups."""
         self._read()  # whoever has a sketch in hand has waited
         self._open.append(sketch if self._last is None else sketch - self._last)
         self._last = sketch
+        self._parts.append(parts or {})
 
     def follow(self, gradients: Mapping[str, Tensor]) -> None:
         """Look at the gradients before :meth:`add`: a sum that was begun anew leaves out what came before.
@@ -140,7 +193,7 @@ class MicroSteps:
             return
         assert self._last is not None
         self._read()
-        self._waiting = step, np.stack(self._open), self._last, norm
+        self._waiting = step, np.stack(self._open), self._last, self._parts, norm
         self.drop()
         if not isinstance(norm, Tensor):
             self._read()
@@ -149,36 +202,59 @@ class MicroSteps:
         """Make a record of the step that waits for its norm."""
         if self._waiting is None:
             return
-        step, increments, total, found = self._waiting
+        step, increments, total, parts, found = self._waiting
         self._waiting, norm = None, float(found)
         if not np.isfinite(norm):
             return
         self._increments = increments
         mean_square = float(np.mean(np.sum(increments**2, axis=1)))
         self._log.add(step, MicroRecord(step, len(increments), mean_square, float(total @ total), norm))
+        self._add_groups(step, parts)
+
+    def _add_groups(self, step: int, parts: list[Parts]) -> None:
+        if not parts[-1]:
+            return
+        self._names += [name for name in parts[-1] if name not in self._names]
+        squares = np.full((len(self._names), 2), np.nan)
+        for name, total in parts[-1].items():
+            sums = np.array([some.get(name, np.zeros_like(total)) for some in parts])
+            increments = np.diff(sums, axis=0, prepend=0.0)
+            mean = float(np.mean(np.sum(increments**2, axis=1)))
+            squares[self._names.index(name)] = mean, float(total @ total)
+        self._groups.add(step, _Groups(len(parts), squares))
 
     def drop(self) -> None:
         """Forget the increments of a step that is not to count."""
-        self._open, self._last, self._marks = [], None, {}
+        self._open, self._parts, self._last, self._marks = [], [], None, {}
 
     def cut(self, last: int) -> None:
         """Forget what came after step ``last``."""
         self.drop()
         newest = self.log.newest()
         self._log.cut(last)
+        self._groups.cut(last)
         if self._log.newest() is not newest:
             self._increments = np.zeros((0, 0))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the records and the newest increments."""
-        return {"log": self.log.state_dict(lambda r: list(astuple(r))), "increments": self._increments}
+        return {
+            "log": self.log.state_dict(lambda r: list(astuple(r))),
+            "increments": self._increments,
+            "names": list(self._names),
+            "groups": self._groups.state_dict(lambda one: [one.batches, one.squares]),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what another knew."""
         increments = np.asarray(state["increments"], np.float64)
         if increments.ndim != 2:
             raise ValueError(f"state: expected increments of 2 axes, got shape {increments.shape}")
+        names, groups = [str(name) for name in state.get("names", [])], StepLog[_Groups](512)
+        if "groups" in state:
+            groups.load_state_dict(state["groups"], _groups)
         self._log.load_state_dict(state["log"], _record)
+        self._names, self._groups = names, groups
         self._waiting = None
         self.drop()
         self._increments = increments
@@ -188,3 +264,11 @@ def _record(values: Sequence[Any]) -> MicroRecord:
     step, batches, *squares = values
     mean, total, norm = map(float, squares)
     return MicroRecord(as_int(step), as_int(batches), mean, total, norm)
+
+
+def _groups(values: Sequence[Any]) -> _Groups:
+    batches, squares = values
+    found = np.asarray(squares, np.float64)
+    if found.ndim != 2 or found.shape[1] != 2:
+        raise ValueError(f"state: expected squares of groups, two each, got shape {found.shape}")
+    return _Groups(as_int(batches), found)

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from gradtail.states.batch_log import IntArray
 from gradtail.torch.arguments import (
     Optimizers,
+    as_batch,
     as_every,
     as_max_norm,
     as_max_overhead,
@@ -47,10 +49,10 @@ class Monitor(Within):
     ``optimizer.step()``: gradients are then complete, unscaled and not yet clipped.
 
     Ask :meth:`report` for everything, or :meth:`summary`, :attr:`history`, :meth:`spectrum`,
-    :meth:`suggest_clip`, :meth:`tracks`, :meth:`coordinates` and :attr:`micro`; :meth:`latest` for the newest
-    norm without waiting, :meth:`scalars` for a logger and :meth:`plan` for what will be watched. :meth:`note`
-    takes accuracies for the report; :meth:`state_dict` is for checkpoints, :meth:`save` for
-    ``gradtail report``.
+    :meth:`suggest_clip`, :meth:`tracks`, :meth:`coordinates`, :meth:`autocorrelation`, :meth:`noise_scale`,
+    :meth:`sampling` and :attr:`micro`; :meth:`latest` for the newest norm without waiting, :meth:`scalars`
+    for a logger and :meth:`plan` for what will be watched. :meth:`note` takes accuracies for the report;
+    :meth:`state_dict` is for checkpoints, :meth:`save` for ``gradtail report``.
 
     Parameters
     ----------
@@ -189,7 +191,7 @@ class Monitor(Within):
         self._norm: Norm | None = None
         self._trajectory: Trajectory | None = None
 
-    def step(self, loss: Tensor | float | None = None, *, step: int | None = None) -> None:
+    def step(self, loss: Tensor | float | None = None, *, step: int | None = None, batch: Any = None) -> None:
         """Observe the gradients as they are.
 
         Where a hook observes (``when="optimizer"``, :meth:`attach`), this only notes the loss: before
@@ -202,26 +204,33 @@ class Monitor(Within):
         step : int, optional
             Number of the step, above the one before; default: one more. It also says that this is a new
             step where nothing else does (optimizers that are not torch's, CUDA graphs).
+        batch : array, sequence or tensor of int, optional
+            The indices of the examples of the step, of all its micro-batches, for :meth:`sampling`. In host
+            memory, as the loader gave them: to read them from a device would be to wait for it. Kept are a
+            hash of the batch and, of some examples or all, when they came; that costs a sort of them. Steps
+            that are not observed count as well; replays of a CUDA graph don't pass here.
 
         Raises
         ------
         TypeError, ValueError
             ``step`` is no int, or not above the one before, or given where a hook counts; ``loss`` is an
-            optimizer. Nothing has changed then.
+            optimizer; ``batch`` has no indices, or lies on a device. Nothing has changed then.
         RuntimeError
             Second call for the same gradients; a warning as long as no torch optimizer has ended a step.
         """
         step = as_step(step)
         check_loss(loss, "step")
+        ids = as_batch(batch)
         if self._is_hooked and not self._observer.inside:
             if step is not None:
                 raise ValueError(
                     f"step: expected no number where a hook observes and counts steps, got {step}; leave it "
                     'out, or make the monitor without when="optimizer"'
                 )
-            if loss is not None and self.enabled:
+            if self.enabled and (loss is not None or ids is not None):
                 late = self._turn.is_used() or not self._observer.gradients.any()
                 self._observer.note_loss(loss, late=late)
+                self._note_batch(ids, late=late)
             return
         if self.enabled:
             self._observer.check_number(step)
@@ -235,6 +244,7 @@ class Monitor(Within):
             if self._turn.is_used():
                 self._hints.used("step")
         self._observe(lambda: self._observer.observe("after backward", loss, step, overflow=self._unscale()))
+        self._note_batch(ids)
         if closing or self._scaling is not None:  # which has written to the gradients
             self._turn.seen()
 
@@ -246,6 +256,7 @@ class Monitor(Within):
         into: Optimizer | None = None,
         *,
         step: int | None = None,
+        batch: Any = None,
     ) -> Tensor:
         """Observe the gradients, then scale them so that their joint norm is at most ``max_norm``.
 
@@ -266,6 +277,8 @@ class Monitor(Within):
             step if the norm is not finite (:attr:`skipped`).
         step : int, optional
             Number of the step, above the one before; default: one more.
+        batch : array, sequence or tensor of int, optional
+            As for :meth:`step`.
 
         Returns
         -------
@@ -278,7 +291,8 @@ class Monitor(Within):
         ------
         TypeError, ValueError
             ``max_norm`` is not a positive number, or ``into`` does not read ``grad_scale``, or holds
-            other parameters; ``step`` or ``loss`` as :meth:`step` has it. Nothing has changed then.
+            other parameters; ``step``, ``loss`` or ``batch`` as :meth:`step` has it. Nothing has changed
+            then.
 
         Warns
         -----
@@ -293,6 +307,7 @@ class Monitor(Within):
         bound = as_max_norm(max_norm)
         step = as_step(step)
         check_loss(loss, "clip_")
+        ids = as_batch(batch)
         self._give_up()
         if self.enabled and self._observer.inside:
             raise RuntimeError(
@@ -313,6 +328,7 @@ class Monitor(Within):
             observed = self._observe(
                 lambda: observer.observe("before clipping", loss, step, overflow=overflow)
             )
+        self._note_batch(ids)
         norm = self._norm = self._joint_norm(observer.known if observed else None)
         number = observer.last or 0
         if found:
@@ -341,6 +357,14 @@ class Monitor(Within):
         """Begin a step."""
         if not self._turn.take(method, numbered=step is not None):
             self._hints.again(method)
+
+    def _note_batch(self, ids: IntArray | None, *, late: bool = True) -> None:
+        """Keep the examples of the newest step, or of the one that a hook is to observe."""
+        if ids is None or not self.enabled:
+            return
+        observer = self._observer
+        number = observer.last if late and observer.last is not None else observer.next
+        self._guard.run(lambda: observer.batches.add(number, ids), None, number)
 
     def _hint_before_clip(self, found: bool, into: Optimizer | None) -> None:
         if not found:

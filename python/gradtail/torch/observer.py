@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from gradtail.states.batch_log import BatchLog
 from gradtail.stream import GradientStream
 from gradtail.torch.cadence import Cadence
 from gradtail.torch.gradients import Gradients, Mark, is_marked, mark_of, reading
@@ -50,6 +51,7 @@ class Observer:
         self._asynchronous = False  # whether the stream has given a norm that stays on its device
         self.losses, self.accuracies = Losses(), Losses("accuracy")
         self.micro = MicroSteps()
+        self.batches = BatchLog()
         self.when: StepLog[str] = StepLog()  # one entry for each change
         self.skips = Skips(self._first_in_stream)
         self.inside: dict[str, Mark] = {}  # observed in backward, and their step is not closed
@@ -259,9 +261,9 @@ class Observer:
         arrays, places = self.gradients.here()
         if not arrays:
             return
-        sketch = reading(arrays, lambda: self.stream.sketch(arrays, places))
+        sketch, parts = reading(arrays, lambda: self.stream.sketches(arrays, places))
         self.micro.follow(self.gradients.present())
-        self.micro.add(sketch / scale)
+        self.micro.add(sketch / scale, {name: part / scale for name, part in parts.items()})
 
     def skip(self, step: int, reason: str, scale: float = 1.0) -> None:
         """Note a step that changed nothing, and where the value lies that spoilt it."""
@@ -306,7 +308,10 @@ class Observer:
         self.last = None if self.last is None else min(self.last, step)
         self.known = self._loss = self._with_loss = None
         self.inside.clear()
-        for log in (self.losses.log, self.accuracies.log, self.when, self.skips, self.micro, self.cadence):
+        every = (
+            self.losses.log, self.accuracies.log, self.when, self.skips, self.micro, self.cadence, self.batches,
+        )  # fmt: skip
+        for log in every:
             log.cut(step)
         return kept
 
@@ -322,6 +327,7 @@ class Observer:
             "skipped": self.skips.state_dict(),
             "micro": self.micro.state_dict(),
             "cadence": self.cadence.state_dict(),
+            "batches": self.batches.state_dict(),
         }
 
     parts = ("stream", "parameters", "last", "losses", "when", "skipped", "micro")
@@ -348,8 +354,9 @@ class Observer:
         skips.load_state_dict(state["skipped"])
         micro.load_state_dict(state["micro"])
         cadence.load_state_dict(state.get("cadence"))
+        batches = BatchLog.from_state_dict(state["batches"]) if "batches" in state else BatchLog()
         self.stream, self.losses, self.when, self.micro = stream, losses, when, micro
-        self.accuracies, self.skips, self.cadence = accuracies, skips, cadence
+        self.accuracies, self.skips, self.cadence, self.batches = accuracies, skips, cadence, batches
         self.last, self.known, self._loss, self._with_loss = last, None, None, None
         self.inside.clear()
 

@@ -8,10 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
+from gradtail.estimators.autocorrelation_result import Autocorrelation
+from gradtail.estimators.batch_order import batch_order
+from gradtail.estimators.batch_order_result import BatchOrder
 from gradtail.estimators.clip import ClipSuggestion
+from gradtail.estimators.cosines import StepCosines
+from gradtail.estimators.noise_scale import NoiseScale, noise_scale_from_micro
 from gradtail.estimators.spectrum import CovarianceSpectrum
 from gradtail.estimators.stable_sums import StreamAlpha
 from gradtail.estimators.subspace import SubspaceStability
+from gradtail.states.budget import FOLD
 from gradtail.states.coordinate_moments import CoordinateMoments
 from gradtail.states.record_log import RecordLog
 from gradtail.states.summary import Summary
@@ -184,6 +190,80 @@ class Readings:
     def coordinates(self, name: str) -> CoordinateMoments:
         """Return moments over steps of coordinates: :meth:`gradtail.GradientStream.coordinates`."""
         return self.stream.coordinates(name)
+
+    def sampling(
+        self, *, period: int | None = None, examples: int | None = None, level: float = 1e-6
+    ) -> BatchOrder:
+        """Tell how batches were drawn from the examples given with the steps: ``step(batch=)``.
+
+        See :func:`gradtail.batch_order`. Gradients of training cannot tell (:meth:`autocorrelation`).
+
+        Parameters
+        ----------
+        period : int, optional
+            Batches of an epoch, such as ``len(loader)``.
+        examples : int, optional
+            Of the data set, such as ``len(dataset)``: that each of them comes is checked then. Of a rank that
+            has a share of them its own number.
+        level : float
+            Largest chance of a false alarm, each.
+
+        Raises
+        ------
+        RuntimeError
+            No step has had its batch given.
+        TypeError, ValueError
+            Settings out of range.
+        """
+        if not len(self._observer.batches):
+            raise RuntimeError("sampling: expected step(batch=...) or clip_(..., batch=...) before, got none")
+        return batch_order(self._observer.batches, period=period, examples=examples, level=level)
+
+    def autocorrelation(self, group: str | None = None, **settings: Any) -> Autocorrelation:
+        """Estimate how gradients go with later ones: :meth:`gradtail.GradientStream.autocorrelation`.
+
+        Of a training run that says whether the order of batches repeats, and no more.
+        """
+        return self.stream.autocorrelation(group, **settings)
+
+    def cosines(self, group: str | None = None, lag: int = 1) -> StepCosines:
+        """Return the cosine of each gradient with an earlier one: :meth:`gradtail.GradientStream.cosines`."""
+        return self.stream.cosines(group, lag)
+
+    def noise_scale(self, group: str | None = None, *, batch_size: int = 1) -> NoiseScale:
+        """Estimate the noise scale, or critical batch size, from the micro-batches of :meth:`micro_step`.
+
+        See :func:`gradtail.noise_scale_from_micro`.
+
+        Parameters
+        ----------
+        group : str, optional
+            A parameter's group, or a dotted prefix of several, such as a layer: by its sketches of 128
+            buckets, whose error is in the interval. Default: the whole, by the stream's sketch.
+        batch_size : int, default 1
+            Examples in a micro-batch. By default the result is in micro-batches.
+
+        Returns
+        -------
+        NoiseScale
+            Of the averages over the steps that are kept.
+
+        Raises
+        ------
+        TypeError, ValueError
+            No such group with micro-batches (of gradients on a GPU there is the whole alone), or fewer than
+            4 steps of two micro-batches or more.
+
+        Notes
+        -----
+        The micro-batches of a step are taken for equal in size, and for independent. Of sharded gradients it
+        is that of the shards of this rank.
+        """
+        micro = self._observer.micro
+        records = micro.records if group is None else micro.of_group(group)
+        most = int(self.stream.settings["sketch"])
+        buckets = most if group is None else min(most, FOLD)
+        return noise_scale_from_micro(records, batch_size=batch_size, buckets=buckets)
 
     @property
     def directions(self) -> Trajectory | None:

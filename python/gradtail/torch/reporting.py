@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from gradtail.estimators.noise_scale import noise_scale_from_micro
 from gradtail.report import Report
 from gradtail.torch.clip import Clipped
 from gradtail.torch.observer import Observer
@@ -83,9 +84,23 @@ def _notes(observer: Observer, off: str | None) -> list[str]:
         notes.append(
             f"micro-steps: {many} micro-batches a step; over the newest {len(records)} steps with a record "
             f"the mean squared norm is {means[0]:.3g} of an increment, {means[1]:.3g} of their sum (sketched)"
+            + _noise_scale(observer)
         )
     if (told := observer.cadence.told) is not None:
         notes.append(told)
     if observer.gradients.sharded:
         notes.append("gradients are sharded, and these are the numbers of one rank: merge the streams of all")
     return notes
+
+
+def _noise_scale(observer: Observer) -> str:
+    """Say how many micro-batches a step needs for its gradient to be more signal than noise."""
+    try:
+        buckets = int(observer.stream.settings["sketch"])
+        found = noise_scale_from_micro(observer.micro.records, batch_size=1, buckets=buckets)
+    except ValueError:  # too few steps
+        return ""
+    low, high = found.ci()
+    if math.isfinite(high):
+        return f"; noise scale {found.value:.3g} micro-batches (95 % {low:.3g} to {high:.3g})"
+    return f"; noise scale at least {low:.3g} micro-batches (95 %)" if low > 0 else ""
