@@ -9,6 +9,7 @@ from stable_samples import stable
 
 from gradtail import stable_index_iterates, stable_index_noise
 from gradtail.estimators.stable.rowsums import RowSums
+from gradtail.estimators.stable.typical import typical_sizes
 
 P, M = 40, 8000
 
@@ -70,6 +71,53 @@ def test_stable_noise_is_no_mixture():
         assert abs(found.controls["standardised"].alpha - 1.5) < 5 * found.stderr
         assert found.controls["gaussian_typical"].alpha > 1.75
     assert said <= 1
+
+
+@pytest.mark.parametrize(("batches", "kept"), [(20, 20), (51, 51), (100, 100), (72, 50)])
+def test_stable_noise_whose_mean_was_taken_off_is_no_mixture(batches, kept):
+    """An outlier moves all of its column by a part of itself, which is no size of that coordinate."""
+    for seed in range(5):
+        x = stable(1.5, (batches, 2000), np.random.default_rng(seed))
+        x -= x.mean(axis=0)
+        found = stable_index_noise(x[:kept], epoch=batches)
+        assert found.findings == ()
+        error = math.hypot(found.stderr, found.controls["standardised"].stderr)
+        assert abs(found.controls["standardised"].alpha - found.alpha) < 3 * error
+    mixed = np.exp(np.random.default_rng(0).standard_normal(2000)) * x
+    assert "scale mixture" in stable_index_noise(mixed[:kept], epoch=batches).findings
+
+
+def test_typical_sizes_by_hand():
+    rng = np.random.default_rng(17)
+    x = rng.standard_normal((9, 40)) + 3
+    x[rng.random((9, 40)) < 0.2] = 0
+    x[:, 7] = np.where(np.arange(9) < 7, -1.0, 5.0)  # most of it one value: about 0
+    x[:, 8] = 0
+    for centred in (False, True):
+        sizes = typical_sizes(x, np.arange(9), 0, centred)
+        for j in range(40):
+            here = np.sort(x[:, j][x[:, j] != 0])
+            middle = here[len(here) // 4 : len(here) - len(here) // 4]
+            centre = middle.mean() if centred and j not in (7, 8) else 0.0
+            logs = np.log(np.abs(here - centre))
+            assert sizes.centre[j] == pytest.approx(centre)
+            assert sizes.logs[j] == pytest.approx(logs.sum())
+            if x[2, j] and len(here) >= 5:
+                others = logs.sum() - math.log(abs(x[2, j] - centre))
+                expected = x[2, j] / math.exp(others / (len(here) - 1))
+                assert sizes.standardised(x[2])[j] == pytest.approx(expected)
+        assert sizes.seen[8] == sizes.of_normal()[8] == sizes.standardised(x[2])[8] == 0
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("size", [1e-300, 1e-200, 1e200, 1e307])
+def test_noise_of_any_size(size):
+    x = np.random.default_rng(18).standard_normal((20, 500))
+    x /= np.abs(x).max()
+    plain, found = stable_index_noise(x), stable_index_noise(size * x)
+    assert found.alpha == pytest.approx(plain.alpha, rel=1e-9)
+    for name, control in plain.controls.items():
+        assert found.controls[name].alpha == pytest.approx(control.alpha, rel=1e-6), name
 
 
 def test_stable_noise_of_mixed_scales_keeps_its_index_once_standardised():
