@@ -302,6 +302,20 @@ def test_centre():
     assert found.findings == ()
 
 
+def test_zeros_are_left_out_before_a_mean_is_taken_off():
+    rng = np.random.default_rng(21)
+    x = (rng.standard_normal((1000, 100)) + 0.5) * (np.arange(100) >= 10)
+    found = stable_index(x, centre=True)
+    assert (found.zeros, found.findings) == (10_000, ("zeros",))
+    assert abs(found.alpha - 2) < 4 * found.stderr
+    assert found.alpha == stable_index(x[:, 10:], centre=True).alpha
+    vectors = np.concatenate([np.zeros((50, 3)), rng.standard_normal((500, 3)) + 1])
+    assert stable_index(vectors, vectors=True, centre=True).zeros == 50
+    scales = np.exp(rng.standard_normal(x.shape))
+    given = stable_index((x - 0.5 * (x != 0)) * scales, centre=True, scale=scales)
+    assert given.controls["standardised"].n == 90_000
+
+
 def test_a_sample_mean_of_heavy_tails_may_be_taken_off():
     """The median that this leaves is no finding, as it does not move alpha by its error."""
     for seed in range(10):
@@ -356,6 +370,8 @@ def test_tensors():
         ({"x": np.ones(1000), "centre": 1}, TypeError, "centre: expected a bool, got int"),
         ({"x": np.ones(1000), "scale": np.ones(3)}, ValueError, "scale: expected a shape that broadcasts"),
         ({"x": np.ones(1000), "scale": 0.0}, ValueError, "scale: expected finite positive numbers"),
+        ({"x": np.ones(1000), "seed": "a"}, TypeError, "seed: expected an int of at least 0, got str"),
+        ({"x": np.ones(1000), "seed": -1}, ValueError, "seed: expected an int of at least 0, got -1"),
         ({"x": "abc"}, TypeError, "x: expected an array of real numbers"),
         ({"x": np.ones(1000, complex)}, TypeError, "array of real numbers, got dtype complex128"),
         ({"x": np.tile([1.0, -1.0], 500), "block": 2}, ValueError, "expected a block of 2 values whose"),

@@ -215,6 +215,8 @@ def test_few_batches():
             "layers: expected slices of coordinates, got int",
         ),
         (np.ones((5, 80)), {"layers": {"a": slice(90, 99)}}, ValueError, "expected coordinates below 80"),
+        (np.ones((5, 80)), {"seed": -1}, ValueError, "seed: expected an int of at least 0, got -1"),
+        (np.ones((5, 80)), {"seed": 1.5}, TypeError, "seed: expected an int of at least 0, got float"),
         ("abc", {}, TypeError, "matrix: expected an array of real numbers"),
     ],
 )
@@ -287,6 +289,16 @@ def test_a_layer_of_stable_weights_at_any_scale():
     assert found.findings == ()
 
 
+def test_pruned_weights_are_zeros():
+    rng = np.random.default_rng(19)
+    layer = rng.standard_normal((200, 200)) + 0.5
+    whole = stable_index_iterates(layer)
+    layer = np.where(np.arange(400) % 2, np.repeat(layer, 2, axis=1), 0)  # every other one
+    found = stable_index_iterates(layer)
+    assert (found.zeros, found.findings) == (40_000, ("zeros",))
+    assert found.alpha == pytest.approx(whole.alpha, rel=1e-12)
+
+
 def test_a_layer_of_two_scales_is_said():
     rng = np.random.default_rng(12)
     found = stable_index_iterates(
@@ -325,7 +337,7 @@ def test_remainder_and_sizes_that_do_not_fit():
         (np.arange(500.0), {"blocks": [1]}, ValueError, "blocks: expected ints of at least 2, got 1"),
         (np.arange(500.0), {"blocks": [2.5]}, TypeError, "blocks: expected ints of at least 2, got float"),
         (np.arange(500.0), {"blocks": 5}, TypeError, "blocks: expected ints of at least 2, got int"),
-        (np.arange(500.0), {"blocks": [100]}, ValueError, "blocks: expected a size of at most 50"),
+        (np.arange(500.0), {"blocks": [100]}, ValueError, "blocks: expected a size of at most 49"),
         (np.arange(500.0), {"vectors": True}, ValueError, r"average: expected shape \(N, p\)"),
         (np.arange(500.0), {"centre": 0}, TypeError, "centre: expected a bool, got int"),
     ],

@@ -60,7 +60,7 @@ def stable_index(
         Take ``x`` of shape (N, p) as N vectors: their sums and norms. Alike for all p components, if it is to
         be read as one index.
     centre : bool
-        Take off the mean (of each component) first: the estimator is for laws around 0.
+        Take off the mean (of each component) of what is not zero: the estimator is for laws around 0.
     scale : array of positive numbers, optional
         Known scale of each value, of a shape that broadcasts to that of ``x``: adds the controls
         "standardised" and "gaussian". For scales that are not known but whose coordinates were seen many
@@ -115,6 +115,7 @@ def stable_index(
     by the given scales: 1.987 +- 0.043
     """
     _check_arguments(vectors, centre, checks, kind)
+    seed = checked_seed(seed)
     values = as_reals(x, "x")
     if vectors and (values.ndim != 2 or not values.shape[1]):
         raise ValueError(f"x: expected shape (N, p) of N vectors, got {values.shape}")
@@ -126,9 +127,10 @@ def stable_index(
     if nonfinite:
         values = values[finite]
         scales = None if scales is None else scales[finite]
-    if centre and values.size:
-        values = values - values.mean(axis=0, dtype=np.float64)
-    there = np.asarray(values != 0 if values.ndim == 1 else values.any(axis=1))
+    there = not_zero(values)
+    if centre:
+        values = centred(values, there)
+        there = not_zero(values)
     zeros = values.shape[0] - int(np.count_nonzero(there))
     nonzero = values[there] if zeros else values
     what = "vectors" if vectors else "values"
@@ -165,6 +167,19 @@ def stable_index(
     looked = gathered(signs)
     warnings = (*looked.warnings, *found.warnings)
     return replace(found, controls=controls, curve=curve, findings=looked.findings, warnings=warnings)
+
+
+def not_zero(values: Reals) -> npt.NDArray[np.bool_]:
+    """Return which values, or vectors, are not zero."""
+    return np.asarray(values != 0 if values.ndim == 1 else values.any(axis=1))
+
+
+def centred(values: Reals, there: npt.NDArray[np.bool_]) -> Reals:
+    """Take off the mean of those that are there; zeros stay zeros, or they would all be minus the mean."""
+    found = np.zeros(values.shape)
+    if there.any():
+        found[there] = values[there] - values[there].mean(axis=0, dtype=np.float64)
+    return found
 
 
 def block_size(block: object, n: int) -> int:
@@ -231,6 +246,15 @@ def _check_arguments(vectors: object, centre: object, checks: object, kind: obje
         if not isinstance(value, bool):
             raise TypeError(f"{name}: expected a bool, got {type(value).__name__}")
     check_kind(kind)
+
+
+def checked_seed(seed: object) -> int:
+    """Return a seed, or refuse it."""
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
+        raise TypeError(f"seed: expected an int of at least 0, got {type(seed).__name__}")
+    if seed < 0:
+        raise ValueError(f"seed: expected an int of at least 0, got {seed}")
+    return int(seed)
 
 
 def check_kind(kind: object) -> None:

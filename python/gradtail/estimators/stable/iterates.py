@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from gradtail.estimators.order import as_reals
 from gradtail.estimators.stable.blocks import block_curve, block_sums
-from gradtail.estimators.stable.index import FEWEST
+from gradtail.estimators.stable.index import FEWEST, centred, not_zero
 from gradtail.estimators.stable.signs import array_signs, curve_sign, gathered, zeros_sign
 from gradtail.states.magnitudes import FloatArray
 
@@ -37,7 +37,7 @@ class IterateIndex:
     n : int
         Values, or vectors.
     zeros : int
-        Left out: weights at the mean of their layer, or pruned with it.
+        Left out: pruned weights, and weights at the mean of the others.
     skipped : tuple of int
         Block sizes of which fewer than ten fit.
     findings, warnings : tuple of str
@@ -85,7 +85,7 @@ def stable_index_iterates(
         Sizes; those of which fewer than ten fit are skipped and named. A remainder is left out.
     vectors : bool
     centre : bool
-        Take off the mean of all weights of the layer. Of vectors the solution has to be taken off before,
+        Take off the mean of all weights of the layer that are not zero. Of vectors the solution has to be taken off before,
         and ``centre=False`` keeps what is left.
 
     Returns
@@ -127,12 +127,12 @@ def stable_index_iterates(
         values = values.reshape(-1)
     if not np.isfinite(values).all():
         raise ValueError("average: expected finite values, got others: iterates have diverged")
-    values = values.astype(np.float64)
-    if centre and values.size:
-        values -= values.mean(axis=0)
-    there = np.asarray(values != 0 if values.ndim == 1 else values.any(axis=1))
+    there = not_zero(values)
+    if centre:
+        values = centred(values, there)
+        there = not_zero(values)
     n = values.shape[0]
-    values = values[there]
+    values = values[there].astype(np.float64)
     if values.shape[0] < FEWEST:
         raise ValueError(f"average: expected at least {FEWEST} values that are not zero, got {len(values)}")
     sizes = [k for k in wanted if len(values) // k >= _FEWEST_BLOCKS]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from gradtail.estimators.order import as_reals
 from gradtail.estimators.stable.blocks import FLOOR, block_curve
-from gradtail.estimators.stable.index import FEWEST, check_kind
+from gradtail.estimators.stable.index import FEWEST, check_kind, checked_seed
 from gradtail.estimators.stable.result import Control, Kind, StableEstimate
 from gradtail.estimators.stable.rivals import MOST_VALUES, by_characteristic_function, by_quantiles
 from gradtail.estimators.stable.rowsums import RowSums
@@ -113,6 +113,7 @@ def stable_index_noise(
     each coordinate by its typical size: 1.932 +- 0.038
     """
     check_kind(kind)
+    seed = checked_seed(seed)
     x = as_reals(matrix, "matrix")
     if x.ndim != 2:
         raise ValueError(f"matrix: expected shape (batches, coordinates), got {x.shape}")
