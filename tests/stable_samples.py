@@ -29,3 +29,19 @@ def autoregressive(phi, size, rng):
     from scipy.signal import lfilter
 
     return lfilter([1], [1, -phi], rng.standard_normal(size))
+
+
+def planted(name, n, rng):
+    """What may be taken for a stable law."""
+    g = rng.standard_normal(n)
+    return {
+        "scales": lambda: np.exp(rng.standard_normal(n)) * g,
+        "zeros": lambda: np.where(rng.random(n) < 0.1, 0, g),
+        "runs": lambda: np.repeat(np.exp(rng.standard_normal(n // 100)), 100) * g,
+        "t3": lambda: rng.standard_t(3, n),
+        "laplace": lambda: rng.laplace(size=n),
+        "ar+": lambda: autoregressive(0.5, n, rng),
+        "ar-": lambda: autoregressive(-0.5, n, rng),
+        "mean": lambda: g + 0.1,
+        "spike": lambda: np.where(rng.random(n) < 0.05, 0.25, g),
+    }[name]()

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stable_samples import autoregressive, isotropic, stable
+from stable_samples import isotropic, planted, stable
 
 import gradtail
 from gradtail.estimators.log_sums import from_log_means, log_variance
 from gradtail.estimators.stable.index import stable_index
+from gradtail.estimators.stable.result import ENOUGH
 
 MILLION = 10**6
 
@@ -179,7 +180,7 @@ def test_zeros(share, raw, wide):
     assert found.alpha == pytest.approx(2, abs=0.07)
     assert found.findings == ("zeros",)
     assert "zeros are" in found.warnings[0]
-    assert found.verdict.startswith("stable index of what is not zero, alpha")
+    assert found.verdict.startswith("of what is not zero, normal values not excluded: alpha")
 
 
 def test_number_with_zeros_kept_is_that_of_the_published_code():
@@ -215,21 +216,6 @@ def test_prime_lengths_leave_a_remainder():
 # What explains a small alpha.
 
 
-def planted(name, n, rng):
-    g = rng.standard_normal(n)
-    return {
-        "scales": lambda: np.exp(rng.standard_normal(n)) * g,
-        "zeros": lambda: np.where(rng.random(n) < 0.1, 0, g),
-        "runs": lambda: np.repeat(np.exp(rng.standard_normal(n // 100)), 100) * g,
-        "t3": lambda: rng.standard_t(3, n),
-        "laplace": lambda: rng.laplace(size=n),
-        "ar+": lambda: autoregressive(0.5, n, rng),
-        "ar-": lambda: autoregressive(-0.5, n, rng),
-        "mean": lambda: g + 0.1,
-        "spike": lambda: np.where(rng.random(n) < 0.05, 0.25, g),
-    }[name]()
-
-
 @pytest.mark.parametrize(
     ("name", "finding", "words"),
     [
@@ -249,7 +235,7 @@ def test_planted_explanations_are_found_every_time(name, finding, words):
         found = stable_index(planted(name, 10**5, np.random.default_rng(seed)))
         assert finding in found.findings, (seed, found.findings)
         assert any(words in w for w in found.warnings)
-        assert found.verdict.startswith("no stable index" if name != "zeros" else "stable index of what")
+        assert found.verdict.startswith("no stable index (" if name != "zeros" else "of what is not zero")
         assert "infinite variance" not in str(found)
 
 
@@ -258,6 +244,26 @@ def test_values_that_never_change_sign():
         found = stable_index(x)
         assert found.alpha == pytest.approx(1, abs=0.02)  # sums grow as fast as the number of values
         assert "mean" in found.findings
+
+
+def test_the_verdict_is_no_more_than_was_looked_at():
+    rng = np.random.default_rng(22)
+    seen = "nothing seen against a stable law: alpha"
+    assert stable_index(stable(1.5, 10**5, rng)).verdict.startswith(seen)
+    assert stable_index(rng.standard_normal(10**5)).verdict.startswith("normal values not excluded: alpha")
+    mixture = planted("scales", 10**5, rng)
+    assert stable_index(mixture, checks=False).verdict.startswith("not checked: alpha")
+    assert stable_index(mixture, checks=False).ci()[1] < 2
+    for name in ("scales", "t3"):  # at 3000 values neither is seen, though alpha is below 2 for sure
+        found = [stable_index(planted(name, 3000, rng)) for _ in range(10)]
+        assert sum(not one.findings for one in found) > 7
+        assert any(one.ci()[1] < 2 for one in found if not one.findings)
+        for one in found:
+            assert one.verdict.startswith(("too few values to tell: alpha", "no stable index ("))
+            assert not one.told
+    for _ in range(5):  # and at ENOUGH both are
+        assert all(stable_index(planted(name, ENOUGH, rng)).findings for name in ("scales", "t3", "laplace"))
+    assert stable_index(rng.standard_normal(1000)).verdict.startswith("too few values to tell: alpha")
 
 
 @pytest.mark.parametrize("alpha", [1.2, 1.5, 2.0])
@@ -300,6 +306,20 @@ def test_centre():
     found = stable_index(x, centre=True)
     assert abs(found.alpha - 2) < 4 * found.stderr
     assert found.findings == ()
+
+
+def test_zeros_are_left_out_before_a_mean_is_taken_off():
+    rng = np.random.default_rng(21)
+    x = (rng.standard_normal((1000, 100)) + 0.5) * (np.arange(100) >= 10)
+    found = stable_index(x, centre=True)
+    assert (found.zeros, found.findings) == (10_000, ("zeros",))
+    assert abs(found.alpha - 2) < 4 * found.stderr
+    assert found.alpha == stable_index(x[:, 10:], centre=True).alpha
+    vectors = np.concatenate([np.zeros((50, 3)), rng.standard_normal((500, 3)) + 1])
+    assert stable_index(vectors, vectors=True, centre=True).zeros == 50
+    scales = np.exp(rng.standard_normal(x.shape))
+    given = stable_index((x - 0.5 * (x != 0)) * scales, centre=True, scale=scales)
+    assert given.controls["standardised"].n == 90_000
 
 
 def test_a_sample_mean_of_heavy_tails_may_be_taken_off():
@@ -356,6 +376,8 @@ def test_tensors():
         ({"x": np.ones(1000), "centre": 1}, TypeError, "centre: expected a bool, got int"),
         ({"x": np.ones(1000), "scale": np.ones(3)}, ValueError, "scale: expected a shape that broadcasts"),
         ({"x": np.ones(1000), "scale": 0.0}, ValueError, "scale: expected finite positive numbers"),
+        ({"x": np.ones(1000), "seed": "a"}, TypeError, "seed: expected an int of at least 0, got str"),
+        ({"x": np.ones(1000), "seed": -1}, ValueError, "seed: expected an int of at least 0, got -1"),
         ({"x": "abc"}, TypeError, "x: expected an array of real numbers"),
         ({"x": np.ones(1000, complex)}, TypeError, "array of real numbers, got dtype complex128"),
         ({"x": np.tile([1.0, -1.0], 500), "block": 2}, ValueError, "expected a block of 2 values whose"),

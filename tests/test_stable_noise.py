@@ -1,14 +1,16 @@
-"""The stable index of noise matrices and of averaged iterates: which of them is a tail, and what is not."""
+"""The stable index of noise matrices: what of it is a tail, and what is not."""
 
 import math
 
 import numpy as np
 import pytest
-from scipy import stats
 from stable_samples import stable
 
-from gradtail import stable_index_iterates, stable_index_noise
+from gradtail import stable_index_noise
+from gradtail.estimators.stable.result import Control, StableEstimate
 from gradtail.estimators.stable.rowsums import RowSums
+from gradtail.estimators.stable.signs import Across, rivals_sign
+from gradtail.estimators.stable.typical import typical_sizes
 
 P, M = 40, 8000
 
@@ -39,7 +41,7 @@ def test_normal_noise():
     for control in found.controls.values():
         assert abs(control.alpha - 2) < 5 * control.stderr
     assert found.kind == "noise"
-    assert found.verdict.startswith("stable index, noise alpha")
+    assert found.verdict.startswith("normal values not excluded: noise alpha")
 
 
 @pytest.mark.parametrize("tau", [0.7, 1.0, 1.5])
@@ -70,6 +72,53 @@ def test_stable_noise_is_no_mixture():
         assert abs(found.controls["standardised"].alpha - 1.5) < 5 * found.stderr
         assert found.controls["gaussian_typical"].alpha > 1.75
     assert said <= 1
+
+
+@pytest.mark.parametrize(("batches", "kept"), [(20, 20), (51, 51), (100, 100), (72, 50)])
+def test_stable_noise_whose_mean_was_taken_off_is_no_mixture(batches, kept):
+    """An outlier moves all of its column by a part of itself, which is no size of that coordinate."""
+    for seed in range(5):
+        x = stable(1.5, (batches, 2000), np.random.default_rng(seed))
+        x -= x.mean(axis=0)
+        found = stable_index_noise(x[:kept], epoch=batches)
+        assert found.findings == ()
+        error = math.hypot(found.stderr, found.controls["standardised"].stderr)
+        assert abs(found.controls["standardised"].alpha - found.alpha) < 3 * error
+    mixed = np.exp(np.random.default_rng(0).standard_normal(2000)) * x
+    assert "scale mixture" in stable_index_noise(mixed[:kept], epoch=batches).findings
+
+
+def test_typical_sizes_by_hand():
+    rng = np.random.default_rng(17)
+    x = rng.standard_normal((9, 40)) + 3
+    x[rng.random((9, 40)) < 0.2] = 0
+    x[:, 7] = np.where(np.arange(9) < 7, -1.0, 5.0)  # most of it one value: about 0
+    x[:, 8] = 0
+    for centred in (False, True):
+        sizes = typical_sizes(x, np.arange(9), 0, centred)
+        for j in range(40):
+            here = np.sort(x[:, j][x[:, j] != 0])
+            middle = here[len(here) // 4 : len(here) - len(here) // 4]
+            centre = middle.mean() if centred and j not in (7, 8) else 0.0
+            logs = np.log(np.abs(here - centre))
+            assert sizes.centre[j] == pytest.approx(centre)
+            assert sizes.logs[j] == pytest.approx(logs.sum())
+            if x[2, j] and len(here) >= 5:
+                others = logs.sum() - math.log(abs(x[2, j] - centre))
+                expected = x[2, j] / math.exp(others / (len(here) - 1))
+                assert sizes.standardised(x[2])[j] == pytest.approx(expected)
+        assert sizes.seen[8] == sizes.of_normal()[8] == sizes.standardised(x[2])[8] == 0
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("size", [1e-300, 1e-200, 1e200, 1e307])
+def test_noise_of_any_size(size):
+    x = np.random.default_rng(18).standard_normal((20, 500))
+    x /= np.abs(x).max()
+    plain, found = stable_index_noise(x), stable_index_noise(size * x)
+    assert found.alpha == pytest.approx(plain.alpha, rel=1e-9)
+    for name, control in plain.controls.items():
+        assert found.controls[name].alpha == pytest.approx(control.alpha, rel=1e-6), name
 
 
 def test_stable_noise_of_mixed_scales_keeps_its_index_once_standardised():
@@ -140,10 +189,53 @@ def test_broken_batches_are_left_out():
     assert any("1 batches with non-finite values" in w for w in found.warnings)
 
 
+def test_batches_of_heavy_tailed_scales_are_said():
+    """Sums over the coordinates of one batch are normal, whatever its scale is; heavy tails lie between."""
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        factors = np.abs(stable(1.2, (100, 1), rng))
+        rows = rng.standard_normal((100, 10, 2000))
+        regression = np.einsum("pb,pbd->pd", stable(1.5, (100, 10), rng), rows)
+        for x in (factors * rng.standard_normal((100, 2000)), regression - regression.mean(axis=0)):
+            found = stable_index_noise(x)
+            assert abs(found.alpha - 2) < 0.1
+            assert found.controls["across_batches"].alpha < 1.8
+            assert "batch scales" in found.findings
+            assert any("sums over coordinates hide it" in w for w in found.warnings)
+            assert found.verdict.startswith("no stable index (")
+        lighter = stable_index_noise(rng.standard_t(3, (100, 2000)))  # not of its batches
+        assert "batch scales" not in lighter.findings
+        modest = np.exp(0.1 * rng.standard_normal((100, 1))) * rng.standard_normal((100, 2000))
+        assert stable_index_noise(modest).findings == ()
+
+
+def test_coordinates_over_batches_alone():
+    """Where pooled quantiles do not see it: heavy tails over batches in a share of the coordinates."""
+    pooled = StableEstimate(0.5, 0.01, 0.01, 99, 100, 5000, 500_000)
+    near, far = (Control(a, e, 500_000, "") for a, e in ((1.9, 0.1), (1.1, 0.07)))
+    assert rivals_sign(pooled, {}, Across(near, 9)) == []
+    ((word, text),) = rivals_sign(pooled, {}, Across(far, 9))
+    assert (word, "each coordinate by itself over batches 1.1 +- 0.07" in text) == ("not stable", True)
+    assert rivals_sign(pooled, {}, Across(far, 9), 0.1)[0][0] == "batch scales"
+    assert rivals_sign(pooled, {}, Across(far, 2)) == []  # an error from three blocks
+
+
+def test_gradients_grow_over_batches_by_their_mean():
+    rng = np.random.default_rng(20)
+    x = rng.standard_normal((100, 2000)) + 2 * rng.standard_normal(2000)
+    found = stable_index_noise(x, kind="gradient")
+    assert found.controls["across_batches"].alpha < 1.3
+    assert not any("by itself over batches" in w for w in found.warnings)
+
+
 def test_few_batches():
     found = stable_index_noise(np.random.default_rng(9).standard_normal((3, M)))
     assert "standardised" not in found.controls
     assert any("scales are not known" in w for w in found.warnings)
+    rng = np.random.default_rng(9)
+    one = stable_index_noise(np.exp(rng.standard_normal(3000)) * rng.standard_normal((1, 3000)))
+    assert one.alpha < 1.7
+    assert one.verdict.startswith("scales not checked: noise alpha")
     assert stable_index_noise(np.random.default_rng(9).standard_normal((1, M))).observed_stderr != 0
 
 
@@ -167,6 +259,8 @@ def test_few_batches():
             "layers: expected slices of coordinates, got int",
         ),
         (np.ones((5, 80)), {"layers": {"a": slice(90, 99)}}, ValueError, "expected coordinates below 80"),
+        (np.ones((5, 80)), {"seed": -1}, ValueError, "seed: expected an int of at least 0, got -1"),
+        (np.ones((5, 80)), {"seed": 1.5}, TypeError, "seed: expected an int of at least 0, got float"),
         ("abc", {}, TypeError, "matrix: expected an array of real numbers"),
     ],
 )
@@ -223,65 +317,3 @@ def test_epochs_make_sums_over_batches_smaller():
     assert fewer.n == 100 * M  # in blocks of 5, which divide 100
     expected = 1 / (0.5 + math.log(1 - 9 / 99) / 2 / math.log(10))
     assert abs(control.alpha - expected) < 4 * control.stderr
-
-
-# Averages of iterates.
-
-
-def test_a_layer_of_stable_weights_at_any_scale():
-    rng = np.random.default_rng(11)
-    layer = 3e-4 * stable(1.5, (1000, 1000), rng) + 0.02
-    found = stable_index_iterates(layer, [2, 5, 10, 20, 50, 100, 500, 1000])
-    assert found.alphas == pytest.approx(1.5, abs=0.05)
-    assert found.alpha == np.median(found.alphas)
-    assert found.stderrs[-1] == pytest.approx(0.0128, rel=0.12)  # predicted for K1 = 1000
-    assert found.stderrs.argmin() in (1, 2, 3)
-    assert found.findings == ()
-
-
-def test_a_layer_of_two_scales_is_said():
-    rng = np.random.default_rng(12)
-    found = stable_index_iterates(
-        rng.standard_normal((400, 500)) * np.where(np.arange(400) < 200, 1, 20)[:, None]
-    )
-    assert "scale mixture" in found.findings
-    assert str(found).startswith("no stable index (")
-
-
-def test_vectors_of_runs():
-    rng = np.random.default_rng(13)
-    runs = np.sqrt(1 / rng.gamma(0.5, size=4000))[:, None] * rng.standard_normal((4000, 5))  # Cauchy
-    found = stable_index_iterates(runs, [2, 5, 10, 20, 50, 100, 40], vectors=True, centre=False)
-    assert found.alpha == pytest.approx(1, abs=0.1)
-    assert found.k1.tolist() == [2, 5, 10, 20, 50, 100, 40]
-
-
-def test_remainder_and_sizes_that_do_not_fit():
-    x = stats.norm.rvs(size=1009, random_state=14)
-    found = stable_index_iterates(x)
-    assert found.skipped == (500, 1000)
-    centred = x - x.mean()
-    cut = centred[:1000]
-    expected = math.log(10) / (
-        np.log(np.abs(cut.reshape(-1, 10).sum(axis=1))).mean() - np.log(np.abs(cut)).mean()
-    )
-    assert found.alphas[found.k1 == 10] == pytest.approx(expected, rel=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("average", "more", "error", "words"),
-    [
-        (np.ones(50), {}, ValueError, "average: expected at least 100 values that are not zero"),
-        (np.full(500, np.inf), {}, ValueError, "average: expected finite values"),
-        (np.arange(500.0), {"blocks": []}, ValueError, "blocks: expected at least one size"),
-        (np.arange(500.0), {"blocks": [1]}, ValueError, "blocks: expected ints of at least 2, got 1"),
-        (np.arange(500.0), {"blocks": [2.5]}, TypeError, "blocks: expected ints of at least 2, got float"),
-        (np.arange(500.0), {"blocks": 5}, TypeError, "blocks: expected ints of at least 2, got int"),
-        (np.arange(500.0), {"blocks": [100]}, ValueError, "blocks: expected a size of at most 50"),
-        (np.arange(500.0), {"vectors": True}, ValueError, r"average: expected shape \(N, p\)"),
-        (np.arange(500.0), {"centre": 0}, TypeError, "centre: expected a bool, got int"),
-    ],
-)
-def test_iterates_refused(average, more, error, words):
-    with pytest.raises(error, match=words):
-        stable_index_iterates(average, **more)

@@ -151,6 +151,7 @@ def test_stderr_of_averaged_iterates_is_the_spread_of_repeats():
 def test_divergence_is_said(eta, b, d, steps):
     found = ls.simulate(eta, b, d, chains=300, steps=steps)
     assert found.diverged
+    assert found.state == "diverges"
     assert found.alpha is None
     assert "no stationary law" in str(found)
     assert np.isfinite(found.norms).all()
@@ -169,7 +170,60 @@ def test_a_slow_start_is_not_divergence():
     assert found.grows
     assert not found.diverged
     assert any(w.startswith("not stationary yet") for w in found.warnings)
-    assert not ls.simulate(0.9, 1, 1, chains=500, steps=200).warnings
+    settled = ls.simulate(0.9, 1, 1, chains=1000, steps=200)
+    assert not settled.warnings
+    assert settled.stationary
+    assert (found.state, found.stationary) == ("not stationary yet", False)
+
+
+@pytest.mark.parametrize(
+    ("eta", "b", "d", "more"),
+    [
+        (1e-4, 1, 3, {"steps": 200}),
+        (0.01, 1, 1, {"steps": 40, "start": 10.0}),
+        (0.18, 10, 100, {"steps": 60}),
+    ],
+)
+def test_a_law_that_is_not_reached_is_said(eta, b, d, more):
+    found = ls.simulate(eta, b, d, chains=1000, **more)
+    assert (found.state, found.diverged) == ("not stationary yet", False)
+    assert any(
+        w.startswith("not stationary yet: ") and "the start is forgotten in about" in w
+        for w in found.warnings
+    )
+
+
+def test_distances_that_shrink():
+    found = ls.simulate(0.1, 1, 1, chains=1000, steps=40, start=1e3)  # -rho times steps is above 3
+    assert not found.short
+    assert found.shrinks
+    assert any("log distances shrink by" in w for w in found.warnings)
+    reached = [
+        ls.simulate(0.5, 1, 1, chains=1000, steps=100, start=s, seed=i) for i, s in enumerate((0, 1, 5))
+    ]
+    assert all(one.state == "stationary" for one in reached)
+
+
+def test_hill_of_one_value_is_said():
+    found = ls.simulate(0.9, 1, 1, chains=100, steps=50)
+    assert found.warnings[-1].startswith("Hill's estimate rests on 1 of 100 distances")
+
+
+def test_stop_ends_a_run():
+    asked = []
+
+    def stop():
+        asked.append(1)
+        return len(asked) == 3
+
+    with pytest.raises(KeyboardInterrupt):
+        ls.simulate(0.5, 1, 1, chains=100, steps=10**9, stop=stop)
+    assert len(asked) == 3
+    plain = ls.simulate(0.5, 1, 1, chains=100, steps=120)
+    assert (
+        ls.simulate(0.5, 1, 1, chains=100, steps=120, stop=lambda: False).norms.tolist()
+        == plain.norms.tolist()
+    )
 
 
 def test_one_step_by_hand_and_scales():
@@ -196,6 +250,7 @@ def test_one_step_by_hand_and_scales():
         ({"data": 3}, TypeError, "data: expected a pair .rows, targets., got int"),
         ({"data": (np.eye(2), [1, 2])}, ValueError, "rows: expected 1 columns, as d says, got 2"),
         ({"data": (np.ones((3, 1)), [1, 2])}, ValueError, "targets: expected 3 of them, one a row, got 2"),
+        ({"stop": True}, TypeError, "stop: expected a callable without arguments, got bool"),
         ({"seed": -1}, ValueError, "seed: expected an int of at least 0, got -1"),
     ],
 )

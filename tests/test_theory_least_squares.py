@@ -265,6 +265,8 @@ def test_remainder_of_powers_is_smooth_where_it_changes_form():
         (lambda: ls.tail_index(1.0, 1, 1, 0.0), ValueError, "sigma: expected a finite number above 0, got 0"),
         (lambda: ls.tail_index(1e-10, 1, 1), ValueError, "eta: expected eta sigma.2 / b from 1e-09 to 1e.09"),
         (lambda: ls.moment(-1, 1.0, 1, 1), ValueError, "s: expected a finite number of at least 0"),
+        (lambda: ls.eta_crit(1, 1, 1e-200), ValueError, "sigma: expected a number from 1e-140 to 1e.140"),
+        (lambda: ls.eta_max(1, 1, 1e200), ValueError, "sigma: expected a number from 1e-140 to 1e.140"),
         (lambda: ls.eta_max(1, 1, math.inf), ValueError, "sigma: expected a finite number above 0, got inf"),
     ],
 )

@@ -226,6 +226,8 @@ def test_levy_noise_sees_width_and_brownian_noise_height():
             ValueError,
             "gradient: expected finite",
         ),
+        (lambda: levy.exit_time(1.2, 1, 1e-300), ValueError, "eps: expected a size with a mean time within"),
+        (lambda: levy.exit_time(1.2, 1e-300, 1e300), ValueError, "eps: expected a size with a mean time"),
         (lambda: levy.simulate_exit(1, 1, 0.1, paths=2), ValueError, "paths: expected an int of at least 10"),
         (lambda: levy.TwoWells((1.0,), (1, 1)), ValueError, "width: expected a pair"),
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -10,8 +11,10 @@ import numpy.typing as npt
 
 from gradtail.estimators.order import as_reals
 from gradtail.estimators.stable.blocks import block_curve, block_sums
-from gradtail.estimators.stable.index import FEWEST
-from gradtail.estimators.stable.signs import array_signs, curve_sign, gathered, zeros_sign
+from gradtail.estimators.stable.index import FEWEST, centred, estimate, not_zero
+from gradtail.estimators.stable.result import ENOUGH, worded
+from gradtail.estimators.stable.rivals import by_characteristic_function, by_quantiles, thinned
+from gradtail.estimators.stable.signs import array_signs, curve_sign, gathered, rivals_sign, zeros_sign
 from gradtail.states.magnitudes import FloatArray
 
 BLOCKS = (2, 5, 10, 20, 50, 100, 500, 1000)
@@ -37,7 +40,7 @@ class IterateIndex:
     n : int
         Values, or vectors.
     zeros : int
-        Left out: weights at the mean of their layer, or pruned with it.
+        Left out: pruned weights, and weights at the mean of the others.
     skipped : tuple of int
         Block sizes of which fewer than ten fit.
     findings, warnings : tuple of str
@@ -55,14 +58,19 @@ class IterateIndex:
     findings: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
+    @property
+    def told(self) -> bool:
+        """Whether there are values enough, 50,000, that no finding says something."""
+        return self.n - self.zeros >= ENOUGH
+
     def __repr__(self) -> str:
         return f"IterateIndex(alpha={self.alpha:.4g}, stderr={self.stderr:.2g}, n={self.n})"
 
     def __str__(self) -> str:
         each = ", ".join(f"{a:.3g} ({k})" for a, k in zip(self.alphas, self.k1, strict=True))
-        what = f"no stable index ({', '.join(self.findings)}): " if self.findings else ""
+        what = worded(self.findings, "", self.told, self.alpha + 2 * self.stderr)
         line = (
-            f"{what}alpha {self.alpha:.4g} +- {self.stderr:.2g}, median over block sizes of {self.n} values"
+            f"{what}: alpha {self.alpha:.4g} +- {self.stderr:.2g}, median over block sizes of {self.n} values"
         )
         return "\n".join([line, f"  by block size: {each}", *(f"  warning: {w}" for w in self.warnings)])
 
@@ -85,8 +93,8 @@ def stable_index_iterates(
         Sizes; those of which fewer than ten fit are skipped and named. A remainder is left out.
     vectors : bool
     centre : bool
-        Take off the mean of all weights of the layer. Of vectors the solution has to be taken off before,
-        and ``centre=False`` keeps what is left.
+        Take off the mean of all weights of the layer that are not zero. Of vectors the solution has to be
+        taken off before, and ``centre=False`` keeps what is left.
 
     Returns
     -------
@@ -103,7 +111,7 @@ def stable_index_iterates(
     tend to a stable law, averages of others to a normal one. The error of each size is
     that of the spread between its blocks: at N = 1e6 and alpha = 1.5 0.005 for K1 = 2, 0.004 for 10 and 0.013
     for 1000. The weights of one layer of one run need not have one scale, and then read as too small an
-    alpha: the warnings say whether they do.
+    alpha: the warnings say whether they do, of 50,000 weights at least.
 
     O(N) for each size.
 
@@ -112,7 +120,7 @@ def stable_index_iterates(
     >>> import numpy as np
     >>> layer = np.random.default_rng(0).standard_cauchy((400, 500))
     >>> print(stable_index_iterates(layer, centre=False))
-    alpha 0.9939 +- 0.0051, median over block sizes of 200000 values
+    nothing seen against a stable law: alpha 0.9939 +- 0.0051, median over block sizes of 200000 values
       by block size: 1.01 (2), 0.996 (5), 0.997 (10), 0.998 (20), 0.992 (50), 0.989 (100), 0.983 (500),
       0.982 (1000)
     """
@@ -127,12 +135,12 @@ def stable_index_iterates(
         values = values.reshape(-1)
     if not np.isfinite(values).all():
         raise ValueError("average: expected finite values, got others: iterates have diverged")
-    values = values.astype(np.float64)
-    if centre and values.size:
-        values -= values.mean(axis=0)
-    there = np.asarray(values != 0 if values.ndim == 1 else values.any(axis=1))
+    there = not_zero(values)
+    if centre:
+        values = centred(values, there)
+        there = not_zero(values)
     n = values.shape[0]
-    values = values[there]
+    values = values[there].astype(np.float64)
     if values.shape[0] < FEWEST:
         raise ValueError(f"average: expected at least {FEWEST} values that are not zero, got {len(values)}")
     sizes = [k for k in wanted if len(values) // k >= _FEWEST_BLOCKS]
@@ -145,7 +153,15 @@ def stable_index_iterates(
     middle = np.argsort(alphas)[(len(alphas) - 1) // 2 : len(alphas) // 2 + 1]
     signs = zeros_sign(n - len(values), n, None)
     curve = block_curve(values)
-    signs += curve_sign(curve) if vectors else array_signs(values, curve)
+    if vectors:
+        signs += curve_sign(curve)
+    else:
+        signs += array_signs(values, curve)
+        some = thinned(values)
+        quantiles, size = by_quantiles(some)
+        characteristic = by_characteristic_function(some, quantiles.alpha, size)
+        whole = estimate(values, math.isqrt(len(values)))
+        signs += rivals_sign(whole, {"quantiles": quantiles, "characteristic": characteristic})
     looked = gathered(signs)
     skipped = tuple(k for k in wanted if k not in sizes)
     return IterateIndex(

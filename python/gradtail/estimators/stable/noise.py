@@ -11,12 +11,12 @@ import numpy.typing as npt
 
 from gradtail.estimators.order import as_reals
 from gradtail.estimators.stable.blocks import FLOOR, block_curve
-from gradtail.estimators.stable.index import FEWEST, check_kind
-from gradtail.estimators.stable.law import log_mean_of_normal
+from gradtail.estimators.stable.index import FEWEST, check_kind, checked_seed
 from gradtail.estimators.stable.result import Control, Kind, StableEstimate
 from gradtail.estimators.stable.rivals import MOST_VALUES, by_characteristic_function, by_quantiles
 from gradtail.estimators.stable.rowsums import RowSums
 from gradtail.estimators.stable.signs import (
+    Across,
     Sign,
     common_sign,
     curve_sign,
@@ -27,10 +27,10 @@ from gradtail.estimators.stable.signs import (
     spread_sign,
     zeros_sign,
 )
+from gradtail.estimators.stable.typical import SEEN, typical_sizes
 from gradtail.states.magnitudes import FloatArray
 
-_SEEN = 5
-"""Values of a coordinate that its scale is taken from at least."""
+_FAR = 400  # powers of two, that sizes of rows are kept within
 _BLOCKS_A_ROW = 8
 _FEWEST_ACROSS = 4  # batches in a block, and blocks, of one coordinate
 
@@ -90,12 +90,14 @@ def stable_index_noise(
     which mixes their scales: N(0, s_j^2) with log-normal s_j of log-variance t reads
     1 / (1/2 + t / log K1). A coordinate's typical size is the geometric mean of its nonzero magnitudes, over
     the other batches where it standardises, so that heavy tails neither make a scale of their own outliers
-    nor vanish by it. It is known to sqrt(v / P) in log from P batches, of which a scale mixture of that
-    size stays: with P = 10 normal noise reads 1.93.
+    nor vanish by it. Of noise they are taken from the middle of the coordinate, since with the mean of all
+    batches an outlier in one of them moves the others too. It is known to sqrt(v / P) in log from P batches,
+    of which a scale mixture of that size stays: with P = 10 normal noise reads 1.93.
 
     The model is of each coordinate: "across_batches" sums the same coordinate over up to sqrt(P) consecutive
-    batches, and neither scales nor other coordinates have a part in it. Of normal noise of epochs of n_b
-    batches, 1 / alpha is too small by -log(1 - (K1 - 1) / (n_b - 1)) / (2 log K1).
+    batches, and neither scales nor other coordinates have a part in it. Where it, or quantiles, lie below
+    sums over coordinates, batches are heavy-tailed or differ in scale, which those sums do not see. Of normal
+    noise of epochs of n_b batches, 1 / alpha is too small by -log(1 - (K1 - 1) / (n_b - 1)) / (2 log K1).
 
     ``gaussian``, by variances, does the same to normal noise; of truly heavy-tailed noise sample variances
     are as heavy-tailed, so there it reads below 2 too and proves nothing. ``gaussian_typical`` does not.
@@ -110,9 +112,10 @@ def stable_index_noise(
     >>> print(found.verdict)
     no stable index (scale mixture, not stable): noise alpha 1.479 (95 % 1.432 to 1.53)
     >>> print(found.controls["standardised"])
-    each coordinate by its typical size: 1.932 +- 0.038
+    each coordinate by its typical size: 1.929 +- 0.038
     """
     check_kind(kind)
+    seed = checked_seed(seed)
     x = as_reals(matrix, "matrix")
     if x.ndim != 2:
         raise ValueError(f"matrix: expected shape (batches, coordinates), got {x.shape}")
@@ -121,12 +124,12 @@ def stable_index_noise(
     if epoch is not None and epoch < 1:
         raise ValueError(f"epoch: expected a positive int, got {epoch}")
     most = len(x) if epoch is None else int(epoch) // 5
-    whole = _Part(x, slice(None), seed, most)
+    whole = _Part(x, slice(None), seed, most, kind == "noise")
     found, signs = whole.estimate(block, kind)
     parts: dict[str, StableEstimate] = {}
     small = []
     for name, at in _checked_layers(layers, x.shape[1]).items():
-        part = _Part(x, at, seed, most)
+        part = _Part(x, at, seed, most, kind == "noise")
         if part.k1(None) is None:
             small.append(name)
             continue
@@ -159,32 +162,32 @@ class _Part:
     at: slice
     seed: int
     most_across: int
+    centred: bool
     rows: npt.NDArray[np.int64] = field(init=False)
     zeros: int = field(init=False)
 
     def __post_init__(self) -> None:
         m = len(range(*self.at.indices(self.matrix.shape[1])))
-        self._seen, self._logs = np.zeros(m), np.zeros(m)
-        self._sum, self._squares = np.zeros(m), np.zeros(m)
-        finite, counts = [], []
+        finite, counts, largest = [], [], 0.0
         for i in range(len(self.matrix)):
-            row = self._row(i)
-            if not np.isfinite(row).all():
+            row = self.matrix[i, self.at]
+            most = float(np.abs(row).max())
+            if not math.isfinite(most):
                 continue
-            there = row != 0
-            self._seen += there
-            self._logs += np.log(np.abs(row), out=np.zeros(m), where=there)
-            self._sum += row
-            self._squares += row * row
+            largest = max(largest, most)
             finite.append(i)
-            counts.append(int(np.count_nonzero(there)))
+            counts.append(int(np.count_nonzero(row)))
+        exponent = math.frexp(largest)[1]
+        # or squares would overflow, or vanish
+        self._exponent = min(max(exponent, -_FAR), _FAR) - exponent if largest else 0
         self.rows = np.array(finite, np.int64)
         self._counts = np.array(counts, np.int64)
         self.n = m * self.rows.size
         self.zeros = self.n - int(self._counts.sum())
 
     def _row(self, i: int) -> FloatArray:
-        return self.matrix[i, self.at].astype(np.float64)
+        row = self.matrix[i, self.at].astype(np.float64)
+        return np.ldexp(row, self._exponent) if self._exponent else row
 
     def k1(self, block: object) -> int | None:
         """Return the block size, or None where there are too few values for one."""
@@ -211,7 +214,7 @@ class _Part:
                 f"matrix: expected rows of at least {2 * _BLOCKS_A_ROW} nonzero values and {FEWEST} in all, "
                 f"got {typical} and {self.n - self.zeros} in {self.rows.size} finite rows"
             )
-        sums, pooled, sides = self._sums(k1)
+        sums, pooled, sides, batch_scales = self._sums(k1)
         raw = sums["raw"]
         if not raw.k2:
             raise ValueError(f"matrix: expected a block of {k1} values whose sum is not 0, got none")
@@ -245,38 +248,42 @@ class _Part:
             first, second = "standardised", "standardised_shuffled"
             signs += order_sign(controls[first], controls[second], sums[first].paired_stderr(sums[second]))
         signs += common_sign(sides)
-        signs += [*curve_sign(curve), *rivals_sign(found, rivals), *spread_sign(found)]
+        across = None
+        if kind != "gradient" and "across_batches" in sums:  # sums of gradients grow by their mean
+            across = Across(controls["across_batches"], sums["across_batches"].rows - 1)
+        signs += curve_sign(curve)
+        signs += [*rivals_sign(found, rivals, across, batch_scales), *spread_sign(found)]
         if "standardised" not in controls:
             signs.append(
-                ("", f"no coordinate has {_SEEN} nonzero values: scales are not known, nor their mixture")
+                ("", f"no coordinate has {SEEN} nonzero values: scales are not known, nor their mixture")
             )
         looked = gathered(signs)
         found = replace(
             found, controls={**controls, **rivals}, curve=curve, findings=looked.findings,
-            warnings=looked.warnings,
+            warnings=looked.warnings, unchecked="" if "standardised" in controls else "scales not checked",
         )  # fmt: skip
         return found, signs
 
-    def _sums(self, k1: int) -> tuple[dict[str, RowSums], FloatArray, FloatArray]:
+    def _sums(self, k1: int) -> tuple[dict[str, RowSums], FloatArray, FloatArray, float]:
         """Go through all rows with every control.
 
-        Returns their sums, the values of evenly chosen rows, and the sum of signs of each row over its
-        standard deviation where they are independent.
+        Returns their sums, the values of evenly chosen rows, the sum of signs of each row over its
+        standard deviation where they are independent, and the variance of the log scale of rows.
         """
-        m = self._seen.size
+        m = len(range(*self.at.indices(self.matrix.shape[1])))
         rng = np.random.default_rng(self.seed)
         order = rng.permutation(m)
-        known = self._seen >= _SEEN
+        sizes = typical_sizes(self.matrix[:, self.at], self.rows, self._exponent, self.centred)
+        known = sizes.known
         names = ["raw", "zeros_kept", "gaussian", "shuffled"]
         if known.any():
             names += ["standardised", "standardised_shuffled", "gaussian_typical"]
-        sums = {name: RowSums(k1, FLOOR if name == "zeros_kept" else 0.0) for name in names}
+        floor = math.ldexp(FLOOR, self._exponent)
+        sums = {name: RowSums(k1, floor if name == "zeros_kept" else 0.0) for name in names}
         p = self.rows.size
-        deviation = np.sqrt(np.maximum(self._squares / p - (self._sum / p) ** 2, 0.0))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            typical = np.where(known, np.exp(self._logs / self._seen - log_mean_of_normal()), 0.0)
+        deviation, typical = self._deviation(m), sizes.of_normal()
         every = max(1, -(-self.n // MOST_VALUES))
-        pooled, sides = [], np.zeros(p)
+        pooled, sides, means, within = [], np.zeros(p), np.full(p, np.nan), np.full(p, np.nan)
         batches = min(math.isqrt(p), self.most_across)
         across = _Across(m, batches) if batches >= _FEWEST_ACROSS else None
         for j, i in enumerate(self.rows.tolist()):
@@ -299,15 +306,27 @@ class _Part:
                 continue
             use = there & known
             sums["gaussian_typical"].add((normal * typical)[use])
-            own = np.zeros(m)
-            logs = np.log(np.abs(row[use]))
-            own[use] = row[use] * np.exp(-(self._logs[use] - logs) / (self._seen[use] - 1))
+            own = sizes.standardised(row)
+            if use.any():
+                logs = np.log(np.abs(own[use]))
+                means[j], within[j] = logs.mean(), logs.var() / logs.size
             sums["standardised"].add(own[use])
             own = own[order]
             sums["standardised_shuffled"].add(own[own != 0])
         if across is not None:
             sums["across_batches"] = across.sums
-        return sums, np.concatenate(pooled), sides
+        scales = float(np.nanvar(means) - np.nanmean(within)) if np.isfinite(means).any() else 0.0
+        return sums, np.concatenate(pooled), sides, scales
+
+    def _deviation(self, m: int) -> FloatArray:
+        """Return the standard deviation of each coordinate over batches."""
+        total, squares = np.zeros(m), np.zeros(m)
+        for i in self.rows.tolist():
+            row = self._row(i)
+            total += row
+            squares += row * row
+        p = max(self.rows.size, 1)
+        return np.sqrt(np.maximum(squares / p - (total / p) ** 2, 0.0))
 
 
 class _Across:

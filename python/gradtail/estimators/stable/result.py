@@ -16,6 +16,30 @@ Kind: TypeAlias = Literal["values", "gradient", "noise"]
 LABELS: dict[Kind, str] = {"values": "alpha", "gradient": "gradient alpha", "noise": "noise alpha"}
 
 
+ENOUGH = 50_000
+"""Nonzero values from which on the tests against a stable law have power.
+
+Of 40 samples each, without a finding at N = 1e4, 3e4, 4e4, 5e4: Student's t with 3 degrees of freedom 39, 14,
+6, 0, Laplace's law 14, 0, 0, 0, and normal values of log-normal scales (variance of the log 1) none; at
+3000 nearly all of them.
+"""
+
+
+def worded(findings: tuple[str, ...], unchecked: str, told: bool, high: float) -> str:
+    """Say in words what an index may be called, of which ``high`` is the upper end of the interval.
+
+    >>> worded((), "", True, 1.6), worded((), "", True, 2.1), worded((), "", False, 1.6)
+    ('nothing seen against a stable law', 'normal values not excluded', 'too few values to tell')
+    >>> worded((), "not checked", True, 1.6), worded(("mean",), "", False, 1.6)
+    ('not checked', 'no stable index (mean)')
+    """
+    if findings not in ((), ("zeros",)):
+        return f"no stable index ({', '.join(findings)})"
+    word = "nothing seen against a stable law" if high < 2 else "normal values not excluded"
+    word = unchecked or (word if told else "too few values to tell")
+    return f"of what is not zero, {word}" if findings else word
+
+
 @dataclass(frozen=True)
 class Control:
     """The index by another way, or of other values, to hold beside an estimate.
@@ -80,8 +104,11 @@ class StableEstimate:
         Of each layer by itself.
     findings : tuple of str
         Those warnings by which the values follow no stable law, in a word each: "zeros", "mean",
-        "dependence", "scale mixture", "ties", "not stable".
+        "dependence", "scale mixture", "batch scales", "ties", "not stable".
     warnings : tuple of str
+    unchecked : str
+        "not checked", or "scales not checked" where no coordinate was seen often enough to know its scale; ""
+        where all was looked at.
     """
 
     inverse: float
@@ -100,6 +127,7 @@ class StableEstimate:
     layers: Mapping[str, StableEstimate] = field(default_factory=dict)
     findings: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    unchecked: str = "not checked"
 
     @property
     def alpha(self) -> float:
@@ -123,6 +151,9 @@ class StableEstimate:
 
     def ci(self, level: float = 0.95) -> tuple[float, float]:
         """Interval for alpha, from that of 1 / alpha with the larger of both standard errors.
+
+        Of stable values it covers at least its level, and more of few, as the larger of two errors is taken:
+        at 95 % about 99 % for N = 100, 97 to 98 % for 1000, and 95 to 96 % from about 1e4 on.
 
         Parameters
         ----------
@@ -148,15 +179,16 @@ class StableEstimate:
         return 1 / most if most > 0 else math.inf, 1 / least if least > 0 else math.inf
 
     @property
+    def told(self) -> bool:
+        """Whether there are values enough, 50,000, that no finding says something."""
+        return self.n - self.zeros >= ENOUGH
+
+    @property
     def verdict(self) -> str:
-        """The result in words; a number that something else explains is not called a stable index."""
+        """The result in words: what speaks against a stable law, or that nothing does, or cannot."""
         low, high = self.ci()
         number = f"{self.label} {self.alpha:.4g} (95 % {low:.4g} to {high:.4g})"
-        if not self.findings:
-            return f"stable index, {number}"
-        if self.findings == ("zeros",):
-            return f"stable index of what is not zero, {number}"
-        return f"no stable index ({', '.join(self.findings)}): {number}"
+        return f"{worded(self.findings, self.unchecked, self.told, high)}: {number}"
 
     def __str__(self) -> str:
         left = [f"{self.zeros} zeros"] if self.zeros else []

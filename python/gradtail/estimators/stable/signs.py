@@ -28,6 +28,7 @@ _ENOUGH = 1 << 20  # values, for their median
 _APART = 0.02  # of alpha, between estimators
 _EXPLAINED = 0.015  # of 1 / alpha
 _SPREADS = 0.15
+_ACROSS = 5e-4  # chance, that coordinates over batches are by chance heavier-tailed
 
 Sign = tuple[str, str]
 """A finding in a word, or none, and the warning."""
@@ -151,25 +152,73 @@ def curve_sign(curve: BlockCurve | None) -> list[Sign]:
     ]
 
 
-def rivals_sign(found: StableEstimate, rivals: Mapping[str, Control]) -> list[Sign]:
-    """Say that other estimators disagree."""
-    names = {"quantiles": "quantiles", "characteristic": "the characteristic function"}
+_RIVALS = {"quantiles": "quantiles", "characteristic": "the characteristic function"}
+
+
+def rivals_sign(
+    found: StableEstimate,
+    rivals: Mapping[str, Control],
+    across: Across | None = None,
+    batch_scales: float = 0.0,
+) -> list[Sign]:
+    """Say that other estimators disagree, or each coordinate by itself over batches.
+
+    ``batch_scales`` is the variance of the log scale of batches: a sum over coordinates of one batch grows as
+    normal values do, whatever the batch's own scale is, and does not see heavy tails between batches.
+    """
     error = max(found.stderr, found.observed_stderr) if found.freedom else found.stderr
-    apart = [
-        f"{names[name]} {rival.alpha:.3g} +- {rival.stderr:.2g}"
+    apart = {
+        f"{_RIVALS[name]} {rival.alpha:.3g} +- {rival.stderr:.2g}": rival.alpha < found.alpha
         for name, rival in rivals.items()
         if abs(rival.alpha - found.alpha) > max(CERTAIN * math.hypot(error, rival.stderr), _APART)
-    ]
+    }
+    if across is not None and across.below(found):
+        own = across.control
+        apart[f"each coordinate by itself over batches {own.alpha:.3g} +- {own.stderr:.2g}"] = True
     if not apart:
         return []
+    text = f"sums of blocks say {found.alpha:.3g} +- {found.stderr:.2g}, {', '.join(apart)}"
+    if batch_scales > _SCALES and all(apart.values()):
+        return [
+            (
+                "batch scales",
+                "batches are heavy-tailed, or their scales differ (by a factor of "
+                f"{math.exp(math.sqrt(batch_scales)):.3g}, one standard deviation), and sums over "
+                f"coordinates hide it: {text}",
+            )
+        ]
     return [
         (
             "not stable",
-            f"estimators disagree: sums of blocks say {found.alpha:.3g} +- {found.stderr:.2g}, "
-            f"{', '.join(apart)}: no single stable law, but for instance a scale mixture or a law "
+            f"estimators disagree: {text}: no single stable law, but for instance a scale mixture or a law "
             "of finite variance",
         )
     ]
+
+
+@dataclass(frozen=True)
+class Across:
+    """Sums over batches of each coordinate by itself.
+
+    Attributes
+    ----------
+    control : Control
+    freedom : int
+        Of its error: blocks of batches less one, since the coordinates of a batch may depend on each other.
+    """
+
+    control: Control
+    freedom: int
+
+    def below(self, found: StableEstimate) -> bool:
+        """Whether alpha is below that of sums over coordinates, for sure; in 1 / alpha."""
+        alpha = self.control.alpha
+        if not (math.isfinite(alpha) and self.freedom > 0):
+            return False
+        other = max(found.inverse_stderr, found.observed_inverse_stderr if found.freedom else 0.0)
+        error = math.hypot(self.control.stderr / alpha**2, other)
+        surely = -float(special.stdtrit(self.freedom, _ACROSS))
+        return 1 / alpha - found.inverse > max(surely * error, _EXPLAINED)
 
 
 def spread_sign(found: StableEstimate) -> list[Sign]:

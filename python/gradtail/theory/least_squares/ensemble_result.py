@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,11 @@ from gradtail.theory.arguments import level_of
 
 _SURE = 5.0  # standard errors from which on distances are said to grow
 _TENFOLD = math.log(10)
-_NOTICED = 0.1  # growth of log distance over the second half of a run that is worth a word
+_NOTICED = 0.1  # change of log distance over the second half of a run that is worth a word
+_FORGOTTEN = 3.0  # steps times |rho|, from which on chains have forgotten where they began
+_FEW = 10  # distances, below which Hill's estimate is of hardly any
+
+State: TypeAlias = Literal["stationary", "not stationary yet", "no stationary law", "diverges"]
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,34 @@ class Ensemble:
         return self.stopped > 0 or (self.grows and without)
 
     @property
+    def shrinks(self) -> bool:
+        """Whether distances shrank over the second half, by more than chance and by 10 % or more."""
+        total = self.growth * self.steps / 2
+        return self.growth < -_SURE * self.growth_stderr and total < -_NOTICED
+
+    @property
+    def short(self) -> bool:
+        """Whether there is a stationary law, but steps times -rho, for fresh data, are below 3.
+
+        Distances from the start have then shrunk by a factor above exp(-3), and the law is not reached.
+        """
+        return self.alpha is not None and self.steps * abs(self.rho) < _FORGOTTEN
+
+    @property
+    def state(self) -> State:
+        """In a word, whether estimates are of a stationary law."""
+        if self.diverged:
+            return "diverges"
+        if self.grows or self.shrinks or self.short:
+            return "not stationary yet"
+        return "stationary" if self.alpha is not None or self.given else "no stationary law"
+
+    @property
+    def stationary(self) -> bool:
+        """Whether nothing was seen against a stationary law that is reached."""
+        return self.state == "stationary"
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What to know before the estimates are believed."""
         said = []
@@ -120,11 +153,23 @@ class Ensemble:
             said.append(
                 f"diverged: {self.stopped} of {self.norms.size} chains went beyond 1e100 and were stopped"
             )
-        if self.grows:
+        if self.grows or self.shrinks:
             what = "diverging" if self.diverged else "not stationary yet"
+            way = "grow" if self.grows else "shrink"
             said.append(
-                f"{what}: log distances grow by {self.growth:.2g} +- {self.growth_stderr:.1g} a step "
+                f"{what}: log distances {way} by {abs(self.growth):.2g} +- {self.growth_stderr:.1g} a step "
                 "over the second half"
+            )
+        if self.short:
+            said.append(
+                "not stationary yet: the start is forgotten in about "
+                f"{math.ceil(_FORGOTTEN / abs(self.rho))} steps ({_FORGOTTEN:g} / -rho), and there were "
+                f"{self.steps}"
+            )
+        if self.hill.k < _FEW:
+            said.append(
+                f"Hill's estimate rests on {self.hill.k} of {self.norms.size} distances: take more chains, "
+                "or a larger top"
             )
         if self.alpha is not None and 1.7 < self.alpha < 2.5:
             said.append(

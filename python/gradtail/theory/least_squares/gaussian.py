@@ -11,6 +11,7 @@ from gradtail.theory.least_squares.quadrature import Law
 _FINEST_STEP = 1e-9  # eta sigma**2 / b, below which the tail is too far out for float64
 _LONGEST_STEP = 1e9
 _LARGEST = 10**7  # batch or dimension
+_FARTHEST = 1e140  # sigma, whose square stays within float64
 _LARGEST_POWER = 1e10
 
 
@@ -247,7 +248,12 @@ def _shape(b: object, d: object, sigma: object) -> tuple[int, int, float]:
         if size > _LARGEST:
             raise ValueError(f"{name}: expected an int of at most {_LARGEST}, got {size}")
         sizes.append(size)
-    return sizes[0], sizes[1], number(sigma, "sigma", above=0.0)
+    deviation = number(sigma, "sigma", above=0.0)
+    if not 1 / _FARTHEST <= deviation <= _FARTHEST:
+        raise ValueError(
+            f"sigma: expected a number from {1 / _FARTHEST:g} to {_FARTHEST:g}, got {deviation:.3g}"
+        )
+    return sizes[0], sizes[1], deviation
 
 
 def _step(eta: object, b: object, d: object, sigma: object) -> tuple[float, int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -51,7 +52,7 @@ def exit_time(alpha: float, a: Interval, eps: float) -> float:
     Raises
     ------
     TypeError, ValueError
-        An argument is out of range; alpha = 2 is :func:`brownian_exit_time`.
+        An argument, or the time, is out of range; alpha = 2 is :func:`brownian_exit_time`.
 
     Notes
     -----
@@ -67,7 +68,16 @@ def exit_time(alpha: float, a: Interval, eps: float) -> float:
     alpha, (left, right), eps = stable_alpha(alpha), interval(a), number(eps, "eps", above=0.0)
     if alpha == 2:
         raise ValueError("alpha: expected a number below 2 (brownian_exit_time has the normal case), got 2")
-    return float(alpha / (levy_constant(alpha) * ((eps / left) ** alpha + (eps / right) ** alpha)))
+    try:
+        found = alpha / (levy_constant(alpha) * ((eps / left) ** alpha + (eps / right) ** alpha))
+    except (OverflowError, ZeroDivisionError):
+        found = 0.0
+    if not 0 < found < math.inf:
+        raise ValueError(
+            f"eps: expected a size with a mean time within float64, got {eps:.3g} for alpha = {alpha:g} and "
+            f"an interval of {left:.3g} and {right:.3g}"
+        )
+    return float(found)
 
 
 def quadratic(curvature: float) -> Gradient:
