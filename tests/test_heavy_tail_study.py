@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -22,6 +23,7 @@ from gradtail.experiments.heavy_tail_squares import CURVES, POINTS, curves  # no
 from gradtail.experiments.heavy_tail_table import orders  # noqa: E402
 from gradtail.experiments.networks import fully_connected  # noqa: E402
 from gradtail.experiments.studies import BadOption  # noqa: E402
+from gradtail.theory import least_squares  # noqa: E402
 from gradtail.torch.interrupts import Interrupts  # noqa: E402
 
 SOME = POINTS[3:6]  # one of them beyond eta_max
@@ -111,11 +113,13 @@ def test_everything_is_written(settings, study):
     assert lost == {0.01: None, 0.1: None, 30.0: "no gradient left", 1e8: "diverged at step 60"}
     text = (settings.out / "table.txt").read_text()
     assert text.count("diverged at step 60") == text.count("  no gradient left") == 1
-    assert sum(line.endswith("  diverges") for line in text.splitlines()) == sum(
-        case["diverged"] for case in study["cases"] if case["kind"] == "squares"
-    )
-    beyond = next(case for case in study["cases"] if case["kind"] == "squares" and case["eta"] == 2.6)
-    assert (beyond["alpha"], beyond["diverged"]) == (None, True)
+    squares = {case["eta"]: case for case in study["cases"] if case["kind"] == "squares"}
+    for case in squares.values():
+        start = [f"{case['eta']:.4g}", str(case["batch"]), str(case["dimension"])]
+        line = next(line for line in text.splitlines() if line.split()[:3] == start)
+        assert line.endswith(case["state"]) != (case["state"] == "stationary")
+    assert (squares[2.6]["alpha"], squares[2.6]["state"]) == (None, "diverges")
+    assert squares[1.0]["state"] == "stationary"
     assert len(study["curves"]) == 2
     check_curves(study["curves"])
 
@@ -133,8 +137,10 @@ def test_all_points_and_curves(monkeypatch):
     assert [(curve["batch"], curve["dimension"]) for curve in found] == list(CURVES)
     check_curves(found)
     for point in POINTS:
-        case = heavy_tail_squares.examine(heavy_tail_squares.Squares(*point, chains=1000, steps=40))
-        assert case["diverged"] == (case["alpha"] is None)
+        with Interrupts() as interrupts:
+            at = heavy_tail_squares.Squares(*point, chains=1000, steps=40)
+            case = heavy_tail_squares.examine(at, interrupts)
+        assert (case["state"] == "diverges") == (case["alpha"] is None)
 
 
 def test_it_goes_on_after_ctrl_c(settings, study, monkeypatch, tmp_path):
@@ -158,6 +164,24 @@ def test_it_goes_on_after_ctrl_c(settings, study, monkeypatch, tmp_path):
         assert {**again[case["key"]], "seconds": 0} == {**case, "seconds": 0}
     with pytest.raises(BadOption, match=r"out: expected a new folder or one of the same .*width 12"):
         run(replace(asked, width=13))
+
+
+def test_ctrl_c_stops_a_simulation(settings, tmp_path, monkeypatch):
+    whole = least_squares.simulate
+
+    def presses(*rest, stop, **options):
+        assert stop() is False
+        signal.raise_signal(signal.SIGINT)
+        assert stop()
+        return whole(*rest, stop=stop, **options)
+
+    monkeypatch.setattr(least_squares, "simulate", presses)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert run(replace(settings, out=tmp_path / "out")) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert read(replace(settings, out=tmp_path / "out"))["cases"] == []
 
 
 def test_rank_correlations():

@@ -144,10 +144,11 @@ class _Study:
 
         def examined(key: str, item: Squares | Network) -> dict[str, Any] | None:
             if isinstance(item, Squares):
-                return {"kind": "squares", **heavy_tail_squares.examine(item)}
-            samples = self._settings.samples
-            found = examine_network(item, self._images, samples, interrupts, self._progress)
-            return None if found is None else {"kind": "network", **found}
+                found, kind = heavy_tail_squares.examine(item, interrupts), "squares"
+            else:
+                samples, kind = self._settings.samples, "network"
+                found = examine_network(item, self._images, samples, interrupts, self._progress)
+            return None if found is None else {"kind": kind, **found}
 
         go_through(left, self._cases, examined, self.write, interrupts)
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gradtail.theory import least_squares
+from gradtail.torch.interrupts import Interrupts
 
 POINTS = (
     (0.5, 1, 1), (2 / 3, 1, 1), (5 / 6, 1, 1), (1.0, 1, 1), (1.5, 1, 1), (2.6, 1, 1),
@@ -40,12 +41,16 @@ class Squares:
         return f"squares-eta{self.eta:.4g}-b{self.batch}-d{self.dimension}-s{self.seed}"
 
 
-def examine(at: Squares) -> dict[str, Any]:
-    """Simulate one point, and hold both estimates against theory."""
+def examine(at: Squares, interrupts: Interrupts) -> dict[str, Any] | None:
+    """Simulate one point, and hold both estimates against theory; None after Ctrl-C."""
     began = time.perf_counter()
-    found = least_squares.simulate(
-        at.eta, at.batch, at.dimension, chains=at.chains, steps=at.steps, seed=at.seed
-    )
+    try:
+        found = least_squares.simulate(
+            at.eta, at.batch, at.dimension, chains=at.chains, steps=at.steps, seed=at.seed,
+            stop=lambda: interrupts.stopped,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        return None
     return {
         **asdict(at), "alpha": found.alpha, "rho": found.rho,
         "eta_crit": least_squares.eta_crit(at.batch, at.dimension),
@@ -53,7 +58,7 @@ def examine(at: Squares) -> dict[str, Any]:
         "hill": found.hill.alpha, "hill_stderr": found.hill.stderr, "hill_k": found.hill.k,
         "averaged": found.averaged.alpha, "averaged_stderr": found.averaged.stderr,
         "growth": found.growth, "growth_stderr": found.growth_stderr, "stopped": found.stopped,
-        "diverged": found.diverged, "stationary": found.stationary, "warnings": list(found.warnings),
+        "state": found.state, "warnings": list(found.warnings),
         "seconds": time.perf_counter() - began,
     }  # fmt: skip
 

@@ -88,7 +88,7 @@ def _squares(cases: list[dict[str, Any]], settings: dict[str, Any]) -> list[str]
             f"{known(case[name]):.3f} +- {known(case[f'{name}_stderr']):.3f}" for name in ("hill", "averaged")
         )
         limit = "" if alpha is None else f"{min(alpha, 2):.3f}"
-        mark = "  diverges" if case["diverged"] else "  not stationary" if not case["stationary"] else ""
+        mark = "" if case["state"] == "stationary" else f"  {case['state']}"
         lines.append(f"{line}{hill:>20}{limit:>15}{averaged:>20}{mark}")
     return lines
 
@@ -150,9 +150,8 @@ def _notes(squares: list[dict[str, Any]], networks: list[dict[str, Any]]) -> lis
             f"weights in an order (findings in results.json); ? too few weights, below {ENOUGH}, to tell a",
             "stable law from mixed scales, and no mark clears a layer of them. The weights of one layer of",
             "one run are no sample of one law: an index below 2 is by itself no evidence of infinite",
-            "variance. growth: norm",
-            "of all weights at the end over that when averaging began: where it is not near 1 nothing is",
-            "stationary.",
+            "variance. growth: norm of all weights at the end over that when averaging began: where it is",
+            "not near 1 nothing is stationary.",
         ]
     return lines
 

@@ -309,7 +309,8 @@ class Observer:
         self.known = self._loss = self._with_loss = None
         self.inside.clear()
         every = (
-            self.losses.log, self.accuracies.log, self.when, self.skips, self.micro, self.cadence, self.batches,
+            self.losses.log, self.accuracies.log, self.when, self.skips, self.micro, self.cadence,
+            self.batches,
         )  # fmt: skip
         for log in every:
             log.cut(step)
