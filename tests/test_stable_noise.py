@@ -74,17 +74,21 @@ def test_stable_noise_is_no_mixture():
     assert said <= 1
 
 
-@pytest.mark.parametrize(("batches", "kept"), [(20, 20), (51, 51), (100, 100), (72, 50)])
-def test_stable_noise_whose_mean_was_taken_off_is_no_mixture(batches, kept):
+@pytest.mark.parametrize(
+    ("alpha", "batches", "kept"), [(1.2, 8, 8), (1.5, 20, 20), (1.5, 51, 51), (1.5, 100, 100), (1.5, 72, 50)]
+)
+def test_stable_noise_whose_mean_was_taken_off_is_no_mixture(alpha, batches, kept):
     """An outlier moves all of its column by a part of itself, which is no size of that coordinate."""
     for seed in range(5):
-        x = stable(1.5, (batches, 2000), np.random.default_rng(seed))
+        x = stable(alpha, (batches, 4000), np.random.default_rng(seed))
         x -= x.mean(axis=0)
         found = stable_index_noise(x[:kept], epoch=batches)
         assert found.findings == ()
-        error = math.hypot(found.stderr, found.controls["standardised"].stderr)
-        assert abs(found.controls["standardised"].alpha - found.alpha) < 3 * error
-    mixed = np.exp(np.random.default_rng(0).standard_normal(2000)) * x
+        left = math.pi**2 / 6 * (1 / alpha**2 + 0.5) / kept / math.log(found.k1)  # sizes are not known surely
+        own = found.controls["standardised"]
+        assert 1 / own.alpha - 1 / alpha < left + 4 * own.stderr / own.alpha**2
+        assert 1 / alpha - 1 / own.alpha < 0.015 + 4 * own.stderr / own.alpha**2
+    mixed = np.exp(np.random.default_rng(0).standard_normal(4000)) * x
     assert "scale mixture" in stable_index_noise(mixed[:kept], epoch=batches).findings
 
 
@@ -105,7 +109,7 @@ def test_typical_sizes_by_hand():
             assert sizes.logs[j] == pytest.approx(logs.sum())
             if x[2, j] and len(here) >= 5:
                 others = logs.sum() - math.log(abs(x[2, j] - centre))
-                expected = x[2, j] / math.exp(others / (len(here) - 1))
+                expected = (x[2, j] - centre) / math.exp(others / (len(here) - 1))
                 assert sizes.standardised(x[2])[j] == pytest.approx(expected)
         assert sizes.seen[8] == sizes.of_normal()[8] == sizes.standardised(x[2])[8] == 0
 

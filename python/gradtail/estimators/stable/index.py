@@ -164,7 +164,7 @@ def stable_index(
             signs += spread_sign(found)
     if scales is not None:
         controls |= _by_scale(values, there, scales, k1, seed)
-        signs += mixture_sign(found, controls, {})
+        signs += mixture_sign(found, controls)
     looked = gathered(signs)
     warnings = (*looked.warnings, *found.warnings)
     return replace(

@@ -240,25 +240,29 @@ def spread_sign(found: StableEstimate) -> list[Sign]:
 
 
 def mixture_sign(
-    found: StableEstimate, controls: Mapping[str, Control], errors: Mapping[str, float]
+    found: StableEstimate,
+    controls: Mapping[str, Control],
+    before: Mapping[str, tuple[float, float]] | None = None,
 ) -> list[Sign]:
     """Say how much of the distance from 2 the scales of the coordinates explain.
 
     In the order of the coordinates, or, where scales come in runs longer than blocks, in another one.
-    ``errors`` are standard errors of 1 / alpha of each control less that of the values it belongs to.
+    ``before`` has, for each control, the alpha of the same values before they were standardised, and the
+    standard error of the difference in 1 / alpha; by default that of ``found``, and of independent errors.
     """
-    own, mixed, order = controls.get("standardised"), found.alpha, ""
-    if own is None:
-        return []
-    if not _moved(mixed, own, errors.get("standardised")) and "shuffled" in controls:
-        own, mixed, order = (
-            controls["standardised_shuffled"],
-            controls["shuffled"].alpha,
-            "in another order, ",
-        )
-        if not _moved(mixed, own, errors.get("standardised_shuffled")):
+    before = {} if before is None else before
+    for name, said, order in (
+        ("standardised", found.alpha, ""),
+        ("standardised_shuffled", math.nan, "in another order, "),
+    ):
+        own = controls.get(name)
+        if own is None:
             return []
-    elif not _moved(mixed, own, errors.get("standardised")):
+        said = controls["shuffled"].alpha if order else said
+        mixed, error = before.get(name, (said, math.nan))
+        if _moved(mixed, own, error):
+            break
+    else:
         return []
     moved, whole = 1 / mixed - 1 / own.alpha, 1 / mixed - 0.5
     share = min(moved / whole, 1.0) if whole > 0 else 1.0
@@ -268,16 +272,16 @@ def mixture_sign(
         (
             "scale mixture",
             f"scale mixture: {order}standardised by coordinate alpha is {own.alpha:.3g} in the place of "
-            f"{mixed:.3g}{beside}: mixed scales explain {100 * share:.0f} % of the distance from 2",
+            f"{said:.3g}{beside}: mixed scales explain {100 * share:.0f} % of the distance from 2",
         )
     ]
 
 
-def _moved(mixed: float, own: Control, error: float | None) -> bool:
+def _moved(mixed: float, own: Control, error: float) -> bool:
     """Whether a control has a larger alpha for sure."""
     if not (math.isfinite(own.alpha) and math.isfinite(mixed)):
         return False
-    if error is None or not math.isfinite(error):
+    if not math.isfinite(error):
         error = 2 * own.stderr / own.alpha**2
     return 1 / mixed - 1 / own.alpha > max(CERTAIN * error, _EXPLAINED)
 

@@ -44,14 +44,16 @@ class TypicalSizes:
             return np.where(self.known, np.exp(self.logs / self.seen - log_mean_of_normal()), 0.0)
 
     def standardised(self, row: FloatArray) -> FloatArray:
-        """Return a row over the sizes by the other rows; 0 where it is 0 or no size is known."""
-        use = (row != 0) & self.known
-        away = np.abs(row[use] - self.centre[use])
-        own = away != 0
-        logs = np.log(away, out=np.zeros(away.size), where=own)
-        found = np.zeros(row.size)
-        found[use] = row[use] * np.exp(-(self.logs[use] - logs) / (self.seen[use] - own))
+        """Return distances of a row over the sizes by the other rows; 0 where :meth:`about` is."""
+        found = self.about(row)
+        use = found != 0
+        away = found[use]
+        found[use] = away * np.exp(-(self.logs[use] - np.log(np.abs(away))) / (self.seen[use] - 1))
         return found
+
+    def about(self, row: FloatArray) -> FloatArray:
+        """Return distances of a row from the centre; 0 where it is 0 or no size is known."""
+        return np.where((row != 0) & self.known, row - self.centre, 0.0)
 
 
 def typical_sizes(
