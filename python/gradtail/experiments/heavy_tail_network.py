@@ -167,5 +167,5 @@ def _index(weights: Tensor) -> dict[str, Any] | None:
     return {
         "alpha": found.alpha, "stderr": found.stderr, "n": found.n, "zeros": found.zeros,
         "by_block": dict(zip(map(int, found.k1), map(float, found.alphas), strict=True)),
-        "findings": list(found.findings),
+        "findings": list(found.findings), "told": found.told,
     }  # fmt: skip

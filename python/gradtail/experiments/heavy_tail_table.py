@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import special, stats
 
-ENOUGH = 10_000
-"""Weights of a layer from which mixed scales would show."""
+from gradtail.estimators.stable.result import ENOUGH
 
 _FEWEST = 5  # networks of which an order is spoken of
 
@@ -171,5 +170,5 @@ def _index(found: dict[str, Any] | None) -> str:
     """Write the index of a layer; ? where it has too few weights to be told from a mixture of scales."""
     if found is None:
         return "too few "
-    mark = "?" if found["n"] < ENOUGH else "*" if found["findings"] else " "
+    mark = "*" if found["findings"] else " " if found["told"] else "?"
     return f"{known(found['alpha']):.3f} +- {known(found['stderr']):.3f}{mark}"
