@@ -254,6 +254,11 @@ def test_language(settings, tmp_path, text):
     assert losses[-1] < losses[0]
     distances = [case["spectrum"]["power_law"]["ks"] for case in data["cases"]]
     assert data["correlation"]["0"]["pearson"] == pytest.approx(np.corrcoef(distances, losses)[0, 1])
+    trained = data["correlation"]["0"]["after_start"]
+    if len(distances) > 4:
+        assert trained["pearson"] == pytest.approx(np.corrcoef(distances[1:], losses[1:])[0, 1])
+    else:
+        assert trained is None
     lines = (asked.out / "table.txt").read_text()
     assert f"correlation {data['correlation']['0']['pearson']:.3f} (95 %" in lines
     assert "in print: 0.923 (GPT2-nano, training) and 0.980" in lines

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from gradtail.cli_options import UserError, at_least, need
 from gradtail.experiments.hessian_sweeps import SWEEPS
@@ -197,122 +200,94 @@ def _shared(study: argparse.ArgumentParser, name: str, quick: str) -> None:
     study.add_argument("--quick", action="store_true", help=f"{quick}: under two minutes")
 
 
-def run_gradient_structure(arguments: argparse.Namespace) -> int:
-    """Rerun the study of the structure of stochastic gradients."""
-    need("reproduce", "torch", "matplotlib", *(() if arguments.data else ("sklearn",)))
-    from dataclasses import replace
+def _rerun(
+    arguments: argparse.Namespace, study: str, names: Sequence[str],
+    finish: Callable[[Any, dict[str, Any]], Any] | None = None,
+) -> int:  # fmt: skip
+    """Run a study with the settings of its own, or its quick ones, and the options that were given.
 
-    from gradtail.experiments.gradient_structure import Settings, run
+    ``finish`` takes the settings and what was given, and returns them mended, or refuses.
+    """
+    need("reproduce", "torch", "matplotlib", *(() if arguments.data else ("sklearn",)))
     from gradtail.experiments.studies import BadOption
 
-    settings = Settings.quick(arguments.data, arguments.out) if arguments.quick else Settings(
-        arguments.data, arguments.out
-    )  # fmt: skip
-    names = ("seeds", "batches", "batch_size", "eigenvalues", "epochs")
+    module = import_module(f"gradtail.experiments.{study}")
+    make = module.Settings.quick if arguments.quick else module.Settings
     given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
-    settings = replace(settings, **given)
-    if "eigenvalues" not in given:
-        settings = replace(settings, eigenvalues=min(settings.eigenvalues, settings.batches // 2))
-    if settings.eigenvalues > settings.batches // 2:
-        raise UserError(
-            f"--eigenvalues: expected at most {settings.batches // 2}, half of the batches, "
-            f"got {settings.eigenvalues}"
-        )
+    settings = replace(make(arguments.data, arguments.out), **given)
+    if finish is not None:
+        settings = finish(settings, given)
     try:
-        return run(settings)
+        return int(module.run(settings))
     except BadOption as error:
         raise UserError(f"--{error}") from None  # its arguments have the names of the options
+
+
+def run_gradient_structure(arguments: argparse.Namespace) -> int:
+    """Rerun the study of the structure of stochastic gradients."""
+
+    def finish(settings: Any, given: dict[str, Any]) -> Any:
+        most = settings.batches // 2
+        if "eigenvalues" not in given:
+            settings = replace(settings, eigenvalues=min(settings.eigenvalues, most))
+        if settings.eigenvalues > most:
+            raise UserError(
+                f"--eigenvalues: expected at most {most}, half of the batches, got {settings.eigenvalues}"
+            )
+        return settings
+
+    names = ("seeds", "batches", "batch_size", "eigenvalues", "epochs")
+    return _rerun(arguments, "gradient_structure", names, finish)
 
 
 def run_hessian_spectrum(arguments: argparse.Namespace) -> int:
     """Rerun the study of the spectrum of the Hessian."""
-    need("reproduce", "torch", "matplotlib", *(() if arguments.data else ("sklearn",)))
-    from dataclasses import replace
-
-    from gradtail.experiments.hessian_rows import Settings
-    from gradtail.experiments.hessian_spectrum import run
-    from gradtail.experiments.studies import BadOption
-
-    settings = Settings.quick(arguments.data, arguments.out) if arguments.quick else Settings(
-        arguments.data, arguments.out
-    )  # fmt: skip
     names = ("samples", "eigenvalues", "epochs", "seeds", "text_steps")
-    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
-    sweeps = tuple(dict.fromkeys(name for some in arguments.sweep or () for name in some))
-    try:
-        return run(replace(settings, sweeps=sweeps, **given))
-    except BadOption as error:
-        raise UserError(f"--{error}") from None  # its arguments have the names of the options
+    sweeps = _flat(arguments.sweep)
+    return _rerun(arguments, "hessian_spectrum", names, lambda made, _: replace(made, sweeps=sweeps))
 
 
 def run_tail_index(arguments: argparse.Namespace) -> int:
     """Rerun the study of the stable index of gradient noise."""
-    need("reproduce", "torch", "matplotlib", *(() if arguments.data else ("sklearn",)))
-    from dataclasses import replace
 
-    from gradtail.experiments.studies import BadOption
-    from gradtail.experiments.tail_index import Settings, run
+    def finish(settings: Any, given: dict[str, Any]) -> Any:
+        if arguments.sweep:
+            settings = replace(settings, sweeps=_flat(arguments.sweep))
+        if arguments.loss:
+            settings = replace(settings, losses=(arguments.loss.replace("linear-hinge", "linear hinge"),))
+        return settings
 
-    settings = Settings.quick(arguments.data, arguments.out) if arguments.quick else Settings(
-        arguments.data, arguments.out
-    )  # fmt: skip
-    names = ("iterations", "batches", "batch_size", "seeds")
-    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
-    if arguments.sweep:
-        given["sweeps"] = tuple(dict.fromkeys(name for some in arguments.sweep for name in some))
-    if arguments.loss:
-        given["losses"] = (arguments.loss.replace("linear-hinge", "linear hinge"),)
-    try:
-        return run(replace(settings, **given))
-    except BadOption as error:
-        raise UserError(f"--{error}") from None  # its arguments have the names of the options
+    return _rerun(arguments, "tail_index", ("iterations", "batches", "batch_size", "seeds"), finish)
 
 
 def run_heavy_tail_sgd(arguments: argparse.Namespace) -> int:
     """Rerun the study of when the iterates of SGD become heavy-tailed."""
-    need("reproduce", "torch", "matplotlib", *(() if arguments.data else ("sklearn",)))
-    from dataclasses import replace
 
-    from gradtail.experiments.heavy_tail_sgd import Settings, run
-    from gradtail.experiments.studies import BadOption
+    def finish(settings: Any, given: dict[str, Any]) -> Any:
+        if settings.last > settings.iterations:
+            raise UserError(f"--last: expected at most {settings.iterations}, the steps, got {settings.last}")
+        return settings
 
-    settings = Settings.quick(arguments.data, arguments.out) if arguments.quick else Settings(
-        arguments.data, arguments.out
-    )  # fmt: skip
-    names = ("iterations", "last", "samples", "seeds", "chains")
-    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
-    settings = replace(settings, **given)
-    if settings.last > settings.iterations:
-        raise UserError(f"--last: expected at most {settings.iterations}, the steps, got {settings.last}")
-    try:
-        return run(settings)
-    except BadOption as error:
-        raise UserError(f"--{error}") from None  # its arguments have the names of the options
+    return _rerun(arguments, "heavy_tail_sgd", ("iterations", "last", "samples", "seeds", "chains"), finish)
 
 
 def run_epoch_noise(arguments: argparse.Namespace) -> int:
     """Rerun the study of epoch noise."""
-    need("reproduce", "torch", "matplotlib", *(() if arguments.data else ("sklearn",)))
-    from dataclasses import replace
 
-    from gradtail.experiments.epoch_noise import Settings, run
-    from gradtail.experiments.studies import BadOption
+    def finish(settings: Any, given: dict[str, Any]) -> Any:
+        if not 0 < given.get("rate", 1.0) < 1e6:
+            raise UserError(f"--rate: expected a positive number, got {given['rate']:g}")
+        if arguments.batch_size is not None:
+            settings = replace(settings, batch=arguments.batch_size)
+        return replace(settings, policies=_flat(arguments.policy)) if arguments.policy else settings
 
-    settings = Settings.quick(arguments.data, arguments.out) if arguments.quick else Settings(
-        arguments.data, arguments.out
-    )  # fmt: skip
     names = ("directions", "epochs", "training", "width", "seeds", "rate")
-    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
-    if arguments.batch_size is not None:
-        given["batch"] = arguments.batch_size
-    if arguments.policy:
-        given["policies"] = tuple(dict.fromkeys(name for some in arguments.policy for name in some))
-    if not 0 < given.get("rate", 1.0) < 1e6:
-        raise UserError(f"--rate: expected a positive number, got {given['rate']:g}")
-    try:
-        return run(replace(settings, **given))
-    except BadOption as error:
-        raise UserError(f"--{error}") from None  # its arguments have the names of the options
+    return _rerun(arguments, "epoch_noise", names, finish)
+
+
+def _flat(some: Sequence[Sequence[str]] | None) -> tuple[str, ...]:
+    """Join lists of names, each once."""
+    return tuple(dict.fromkeys(name for names in some or () for name in names))
 
 
 def _names(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:

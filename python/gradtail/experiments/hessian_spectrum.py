@@ -175,7 +175,10 @@ class _Study:
         return {**row.as_dict(), "published": None if other is None else asdict(other)}
 
     def _correlations(self) -> dict[str, Any]:
-        """Return the correlation of distance and held-out loss over the checkpoints of each seed."""
+        """Return the correlation of distance and held-out loss over the checkpoints of each seed.
+
+        "after_start" leaves out the network before training, which is none of its way.
+        """
         found: dict[str, Any] = {}
         for seed in sorted({row["seed"] for row in self._rows if row["sweep"] == LANGUAGE}):
             some = [
@@ -183,10 +186,14 @@ class _Study:
                 if row["sweep"] == LANGUAGE and row["seed"] == seed and row["key"] in self.cases
             ]  # fmt: skip
             known = [case for case in some if case.get("spectrum", {}).get("power_law") is not None]
-            found[str(seed)] = correlation(
-                [case["spectrum"]["power_law"]["ks"] for case in known],
-                [case["test_loss"] for case in known],
+            every, trained = (
+                correlation(
+                    [case["spectrum"]["power_law"]["ks"] for case in part],
+                    [case["test_loss"] for case in part],
+                )
+                for part in (known, [case for case in known if case["step"]])
             )
+            found[str(seed)] = None if every is None else {**every, "after_start": trained}
         return found
 
 

@@ -107,11 +107,13 @@ def _correlation(data: dict[str, Any]) -> list[str]:
         if found is None:
             lines.append(f"seed {seed}: too few checkpoints for a correlation")
             continue
-        low, high = found["ci95"]
-        lines.append(
-            f"seed {seed}: distance against held-out loss over {found['pairs']} checkpoints, Pearson's "
-            f"correlation {found['pearson']:.3f} (95 % {low:.3f} to {high:.3f})"
-        )
+        for one, which in ((found, "checkpoints"), (found["after_start"], "of them, without step 0")):
+            if one is not None:
+                low, high = one["ci95"]
+                lines.append(
+                    f"seed {seed}: distance against held-out loss over {one['pairs']} {which}, Pearson's "
+                    f"correlation {one['pearson']:.3f} (95 % {low:.3f} to {high:.3f})"
+                )
     low, high = LANGUAGE_CORRELATIONS
     return [*lines, f"in print: {low:.3f} (GPT2-nano, training) and {high:.3f} (GPT2-small, fine-tuning)"]
 
