@@ -12,6 +12,7 @@ pytest.importorskip("matplotlib", reason="needs matplotlib (the extra gradtail[r
 
 from gradtail import cli  # noqa: E402
 from gradtail.experiments import epoch_noise as module  # noqa: E402
+from gradtail.experiments import epoch_noise_network  # noqa: E402
 from gradtail.experiments.datasets import DIGITS, Images, load_images  # noqa: E402
 from gradtail.experiments.epoch_noise import SCHEMA, Settings, run  # noqa: E402
 from gradtail.experiments.epoch_noise_network import (  # noqa: E402
@@ -167,6 +168,27 @@ def test_it_goes_on_after_ctrl_c(settings, study, minimum, monkeypatch, tmp_path
             np.testing.assert_allclose(again[case["key"]]["weight"], case["weight"], rtol=1e-3)
     with pytest.raises(BadOption, match=r"out: expected a new folder or one of the same .*width 6"):
         run(replace(asked, width=7))
+
+
+def test_a_window_in_which_nothing_relaxes_is_kept_and_gone_on_with(
+    settings, study, minimum, monkeypatch, tmp_path
+):
+    """A finished case is neither lost nor in the way of the next call."""
+    out = tmp_path / "out"
+    asked = replace(settings, out=out, policies=("reshuffle",), rate=1e-5)
+    kept = [case for case in study["cases"] if case["kind"] != "network"]
+    monkeypatch.setattr(module, "find_minimum", lambda *_: minimum)
+    monkeypatch.setattr(module, "examine_quadratic", lambda item: kept[0])
+    monkeypatch.setattr(module, "examine_squares", lambda item, _: kept[-1])
+    monkeypatch.setattr(epoch_noise_network, "_BURN_IN", 1e-6)
+    assert run(asked, progress=False) == 0
+    case = read(asked)["cases"][-1]
+    assert (case["compared"], case["excess"]["value"]) == (0, None)
+    table = (out / "table.txt").read_text()
+    assert "no direction can have relaxed in this window" in table
+    assert "measured over theory" not in table
+    assert (out / "network-reshuffle-s0.png").exists()
+    assert run(asked, progress=False) == 0
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,7 @@ def test_curvature_that_is_not_positive_is_not_compared():
     none = weight_variances(x, [0.0, 0.0], **SETTINGS)
     assert (none.compared, np.isnan(none.white_excess.value)) == (0, True)
     assert "no direction can have relaxed" in str(none)
+    assert "not known, as no direction is compared" in str(none.fluctuation)
 
 
 def test_a_drift_is_told():

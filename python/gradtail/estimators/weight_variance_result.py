@@ -45,6 +45,8 @@ class Fluctuation:
         return float(low), float(high)
 
     def __str__(self) -> str:
+        if not self.expected > 0:
+            return "fluctuation of the loss: not known, as no direction is compared"
         low, high = self.ci()
         return (
             f"fluctuation of the loss: {self.value:.4g} (95 % {low:.4g} to {high:.4g}), "
