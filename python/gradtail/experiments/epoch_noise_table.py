@@ -107,7 +107,10 @@ def _network(case: dict[str, Any], data: str) -> list[str]:
             f"{lag}: {value:.4f} ({expected:.4f})" for lag, value, expected in
             zip(frozen["lags"][:_SHOWN], frozen["correlation"], frozen["expected"], strict=False)
         ),
-        "    p-values: " + ", ".join(f"{name} {p:.3g}" for name, p in frozen["pvalues"].items()),
+        "    p-values: " + (
+            ", ".join(f"{name} {p:.3g}" for name, p in frozen["pvalues"].items())
+            or "not tested, as epochs of so many batches have too many pairs of them"
+        ),
     ]  # fmt: skip
     return lines
 
