@@ -136,3 +136,27 @@ def test_torch_methods_of_a_collection():
         given.noise_scale()
     with pytest.raises(ValueError, match="kind: expected 'gradient'"):
         given.sampling_policy()
+
+
+@pytest.mark.parametrize("part", [nn.Dropout(0.8), nn.BatchNorm1d(24)])
+def test_torch_noise_of_the_model_itself_is_told(part):
+    """Strong dropout looks like batches drawn with replacement; that it may be dropout is said."""
+    model, x, y = problem(2)
+    model.insert(2, part)
+    settings = {"layers": False, "coordinates": None, "exact": True, "progress": False}
+    found = {
+        mode: collect_gradients(
+            model, nn.functional.cross_entropy, (x, y), 3 * PERIOD, BATCH, mode=mode, **settings
+        ).sampling_policy(level=0.01)
+        for mode in ("train", "eval")
+    }
+    name = "dropout" if isinstance(part, nn.Dropout) else "batch statistics"
+    if name == "dropout":
+        assert found["train"].verdict == "replacement"
+        words = "no memory (batches drawn with replacement, or mostly noise from elsewhere)"
+        assert str(found["train"]).startswith(f"order of batches: {words}")
+    said = f"{name} of the model changed the gradients of examples"
+    assert found["train"].verdict != "reshuffle"
+    assert said in found["train"].warnings[-1]
+    assert "if the noise is of the examples alone" in str(found["train"])
+    assert (found["eval"].verdict, found["eval"].warnings) == ("reshuffle", ())

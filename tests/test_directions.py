@@ -86,6 +86,26 @@ def test_other_precisions(problem, dtype):
     np.testing.assert_allclose(monitor.directions.weights(), expected.numpy(), atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_small_moves_of_large_weights(dtype):
+    """1e-9 beside 100 is below what float32 directions can hold, but not the difference."""
+    model = nn.Linear(12, 1, bias=False, dtype=torch.float64)
+    p = model.weight
+    p.data += 100
+    v = some_directions(12, 3, dtype)
+    monitor = gt.Monitor(model, directions=v)
+    moves = torch.randn(6, 1, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(2)) * 1e-9
+    kept = []
+    for move in moves:
+        p.data.add_(move)
+        p.grad = torch.ones_like(p)
+        kept.append(p.detach().clone())
+        monitor.step()
+    along = (torch.cat(kept) - kept[0]) @ v.double()
+    assert along.abs().max() > 1e-10
+    np.testing.assert_allclose(monitor.directions.weights(), along.numpy(), atol=2e-15)
+
+
 def test_a_spectrum_brings_its_parameters_and_curvatures(problem):
     model, x, y = problem
     kept = []

@@ -10,8 +10,9 @@ from idx_files import write_idx
 torch = pytest.importorskip("torch", reason="needs torch (the extra gradtail[torch])")
 pytest.importorskip("matplotlib", reason="needs matplotlib (the extra gradtail[report])")
 
-from gradtail import cli  # noqa: E402
+from gradtail import cli, sampling_policy  # noqa: E402
 from gradtail.experiments import epoch_noise as module  # noqa: E402
+from gradtail.experiments import epoch_noise_network  # noqa: E402
 from gradtail.experiments.datasets import DIGITS, Images, load_images  # noqa: E402
 from gradtail.experiments.epoch_noise import SCHEMA, Settings, run  # noqa: E402
 from gradtail.experiments.epoch_noise_network import (  # noqa: E402
@@ -19,6 +20,7 @@ from gradtail.experiments.epoch_noise_network import (  # noqa: E402
     examine,
     examples_of,
     find_minimum,
+    parameters_of,
 )
 from gradtail.experiments.epoch_noise_theory import Squares, examine_squares  # noqa: E402
 from gradtail.experiments.studies import BadOption  # noqa: E402
@@ -169,9 +171,93 @@ def test_it_goes_on_after_ctrl_c(settings, study, minimum, monkeypatch, tmp_path
         run(replace(asked, width=7))
 
 
+def test_a_window_in_which_nothing_relaxes_is_kept_and_gone_on_with(
+    settings, study, minimum, monkeypatch, tmp_path
+):
+    """A finished case is neither lost nor in the way of the next call."""
+    out = tmp_path / "out"
+    asked = replace(settings, out=out, policies=("reshuffle",), rate=1e-5)
+    kept = [case for case in study["cases"] if case["kind"] != "network"]
+    monkeypatch.setattr(module, "find_minimum", lambda *_: minimum)
+    monkeypatch.setattr(module, "examine_quadratic", lambda item: kept[0])
+    monkeypatch.setattr(module, "examine_squares", lambda item, _: kept[-1])
+    monkeypatch.setattr(epoch_noise_network, "_BURN_IN", 1e-6)
+    assert run(asked, progress=False) == 0
+    case = read(asked)["cases"][-1]
+    assert (case["compared"], case["excess"]["value"]) == (0, None)
+    table = (out / "table.txt").read_text()
+    assert "no direction can have relaxed in this window" in table
+    assert "measured over theory" not in table
+    assert (out / "network-reshuffle-s0.png").exists()
+    assert run(asked, progress=False) == 0
+
+
+def test_a_step_size_that_is_too_large_is_told_before_the_window(settings, minimum, monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "find_minimum", lambda *_: minimum)
+    monkeypatch.setattr(module, "examine_quadratic", lambda _: {})
+    monkeypatch.setattr(module, "examine_squares", lambda *_: {})
+    monkeypatch.setattr(module, "table", lambda _: "")
+    monkeypatch.setattr(epoch_noise_network, "_run", None)
+    steepest = minimum.spectrum.eigenvalues[0] + 0.02
+    asked = replace(settings, out=tmp_path / "out", rate=4 / steepest)
+    with pytest.raises(BadOption, match=rf"rate: expected below {3.8 / steepest:.4g}, got .*unstable"):
+        run(asked, progress=False)
+    assert len(read(asked)["cases"]) == 4
+
+
+@pytest.mark.parametrize("burn_in", [3.0, 0.0])  # before the window, and within it
+def test_runs_that_diverge_are_told(minimum, folder, monkeypatch, burn_in):
+    monkeypatch.setattr(epoch_noise_network, "_BURN_IN", burn_in)
+    x, y = minimum.data
+    with Interrupts() as interrupts:
+        with pytest.raises(BadOption, match=r"rate: expected a smaller step size, got 0\.02: SGD diverged"):
+            examine(TINY, replace(minimum, data=(torch.full_like(x, torch.inf), y)), interrupts, False)
+        images = load_images(folder)
+        images = replace(images, train=(torch.full_like(images.train[0], torch.inf), images.train[1]))
+        with pytest.raises(BadOption, match=r"batch-size: expected larger batches, got 10: .* in epoch 1"):
+            find_minimum(TINY, images, interrupts, False)
+
+
+def test_more_directions_than_memory_holds(folder, monkeypatch):
+    def refuse(*_, **__):
+        raise ValueError("memory: expected more")
+
+    monkeypatch.setattr(epoch_noise_network, "hessian_spectrum", refuse)
+    with Interrupts() as interrupts, pytest.raises(BadOption, match=r"directions: expected fewer \(memory"):
+        find_minimum(replace(TINY, training=0), load_images(folder), interrupts, False)
+
+
+def test_tests_of_long_epochs_look_at_few_of_them(minimum, monkeypatch):
+    """All pairs of steps of six epochs of 16,000 batches would be 70 GB."""
+    seen = []
+
+    def counts(rows, **settings):
+        seen.append(len(rows))
+        return sampling_policy(rows, **settings)
+
+    monkeypatch.setattr(epoch_noise_network, "sampling_policy", counts)
+    for pairs in (10**6, 3 * 12**2, 2 * 12**2 - 1):
+        monkeypatch.setattr(epoch_noise_network, "_PAIRS", pairs)
+        found = epoch_noise_network._frozen(TINY, minimum)
+    assert seen == [72, 36]
+    assert found["pvalues"] == {}
+    monkeypatch.setattr(epoch_noise_network, "_ROWS", 50)
+    assert epoch_noise_network._frozen(TINY, minimum)["steps"] == 48
+
+
+@pytest.mark.parametrize(("name", "side"), [(DIGITS, 8), ("MNIST", 28), ("CIFAR-10", 32), ("small", 9)])
+def test_parameters_are_counted_before_there_is_a_network(name, side):
+    x, y = torch.randn(20, 3 if side == 32 else 1, side, side), torch.arange(20)
+    images = Images(name, (x, y), (x, y), "")
+    inputs = examples_of(images, 5, 0)[0].shape[1]
+    model = torch.nn.Sequential(torch.nn.Linear(inputs, 7), torch.nn.Linear(7, 10))
+    assert parameters_of(images, 7) == sum(p.numel() for p in model.parameters())
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [(("--batch-size", "100"), "--batch-size: expected at most 41"),
+     (("--directions", "5000", "--batch-size", "10"), "--directions: expected at most 2410, the parameters"),
      (("--epochs", "7"), "expected a whole number of at least 8"),
      (("--policy", "sorted"), "expected one of reshuffle, replacement, fixed"),
      (("--rate", "0"), "--rate: expected a positive number"),

@@ -136,6 +136,28 @@ def test_curvature_that_is_not_positive_is_not_compared():
     none = weight_variances(x, [0.0, 0.0], **SETTINGS)
     assert (none.compared, np.isnan(none.white_excess.value)) == (0, True)
     assert "no direction can have relaxed" in str(none)
+    assert "not known, as no direction is compared" in str(none.fluctuation)
+
+
+@pytest.mark.parametrize("noise", [None, 1.0, [1.0, 0.0, 1.0, 1.0]])
+def test_what_never_moves_is_not_compared(noise):
+    """Its 0 over 0 must not reach what is said of the others: those are as without it."""
+    curvature = np.array([1.0, 2.0, 3.0, 4.0])
+    x = heavy_ball(np.random.default_rng(8), curvature, 40)
+    x[:, 1] = 0.1  # whose mean is not 0.1 to the last bit
+    moving = [0, 2, 3]
+    found = weight_variances(x, curvature, **SETTINGS, noise_variance=noise)
+    alone = weight_variances(
+        x[:, moving], curvature[moving], **SETTINGS, noise_variance=None if noise is None else 1.0
+    )
+    assert found.relaxed.tolist() == [True, False, True, True]
+    assert (found.weight[1], found.velocity[1]) == (0, 0)
+    assert found.white_excess.value == pytest.approx(alone.white_excess.value, rel=1e-9)
+    assert found.white_excess.n == 3
+    assert found.fluctuation.expected == pytest.approx(alone.fluctuation.expected, rel=1e-12)
+    np.testing.assert_allclose(found.ratio[moving], alone.ratio, rtol=1e-12)
+    assert "in 1 of 4 directions: these are not compared" in found.warnings[0]
+    assert "nan" not in str(found)
 
 
 def test_a_drift_is_told():

@@ -20,6 +20,12 @@ WORDS: Mapping[Policy, str] = {
     "fixed": "the same order in every epoch",
 }
 
+# noise shows no more than that it has no memory, while numbers of examples show how they were drawn
+_OF_NOISE: Mapping[Policy, str] = {
+    **WORDS,
+    "replacement": "no memory (batches drawn with replacement, or mostly noise from elsewhere)",
+}
+
 _ENOUGH = 0.9
 _STATISTICS = 3  # that white noise is tested by
 
@@ -99,7 +105,8 @@ class SamplingPolicy:
         chi-square of n = p * epochs degrees of freedom over n (times the number of phases where the phase is
         not known, by Bonferroni), and its correlation at lag M about normal of variance 1 / (p (T - M)). Of
         reshuffled noise 1 / M is taken to be left over an epoch, of a fixed order ``leak`` to differ, and
-        white noise to be tested at a third of the level by each of its three statistics.
+        white noise to be tested at a third of the level by each of its three statistics. Where more of the
+        noise is from elsewhere than the choice of examples, such as dropout, this is not the power.
 
         Raises
         ------
@@ -144,9 +151,9 @@ class SamplingPolicy:
             for kind in POLICIES
         )
         if self.verdict is not None:
-            said = WORDS[self.verdict]
+            said = _OF_NOISE[self.verdict]
         elif self.accepted:
-            said = "cannot tell " + " from ".join(WORDS[kind] for kind in self.accepted)
+            said = "cannot tell " + " from ".join(_OF_NOISE[kind] for kind in self.accepted)
         else:
             said = "none of the three ways of drawing batches"
         lines = [
@@ -154,8 +161,8 @@ class SamplingPolicy:
             f"  {tests}",
             f"  of the noise {100 * self.remainder:.3g} % is left over an epoch (white noise: 100 %); "
             f"correlation an epoch later {self.repetition:.3f} (fixed order: 1)",
-            f"  at size {100 * self.level:g} % each is told from the others with a power of at least "
-            f"{self.least_power:.2g}",
+            f"  if the noise is of the examples alone, at size {100 * self.level:g} % each is told from the "
+            f"others with a power of at least {self.least_power:.2g}",
         ]
         return "\n".join([*lines, *(f"  warning: {w}" for w in self.warnings)])
 

@@ -78,6 +78,10 @@ def sampling_policy(
 
     A fixed order repeats itself after an epoch: 1 less the correlation at lag M above ``leak`` rejects.
 
+    Noise that does not come from the choice of examples, such as that of dropout, has no memory either: where
+    it is more than ``leak`` of the whole, reshuffled epochs and a fixed order are rejected as well, and
+    "replacement" may be what is left although nothing was drawn with replacement.
+
     Whatever the covariance of the noise, and in sketches as in the vectors, the sizes are exact; few
     directions only cost power. O(T**2 m) for the Gram matrix and O(permutations T M).
 

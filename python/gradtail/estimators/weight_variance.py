@@ -62,7 +62,8 @@ def weight_variances(
     the errors, which neither the phase within an epoch nor noise that cancels over it can disturb; they are
     widened by the integrated correlation time of these means (Geyer 1992), or by that of theory where noise
     is white. Directions whose relaxation time (1 - beta) / (eta curvature) exceeds the window are flagged,
-    and so are those of curvature 0 and less. A fixed order repeats itself: what the errors then do not know
+    and so are those of curvature 0 and less, and those that never move or whose noise is 0: they have no
+    ratio to theory. A fixed order repeats itself: what the errors then do not know
     is how other orders would have done. The model is that of Kuehn and Rosenow (2023), arXiv:2306.05300.
     O(k T).
 
@@ -95,11 +96,11 @@ def weight_variances(
     steps = epochs * batches
     v = np.diff(x, axis=0)[-((epochs - (len(x) == steps)) * batches) :]
     x = x[len(x) - steps :]
-    x, v = x - x.mean(axis=0), v - v.mean(axis=0)
+    still = np.ptp(x, axis=0) == 0
+    x, v = np.where(still, 0.0, x - x.mean(axis=0)), np.where(still, 0.0, v - v.mean(axis=0))
     positive = curved > 0
     relaxation = np.full(curved.shape, np.inf)
     relaxation[positive] = (1 - balls.beta) / balls.step[positive]
-    relaxed = relaxation <= steps
     settings: dict[str, Any] = {"eta": balls.eta, "beta": balls.beta, "M": batches}
     memory = np.minimum(relaxation, steps) / batches if kind == "replacement" else np.zeros(curved.shape)
     weight, weight_stderr, weight_freedom = _over_epochs(x**2, batches, memory)
@@ -113,6 +114,8 @@ def weight_variances(
         if given.shape not in ((), curved.shape):
             raise ValueError(f"noise_variance: expected shape {curved.shape}, got {given.shape}")
         noise = np.broadcast_to(given, curved.shape).copy()
+    still |= noise == 0
+    relaxed = (relaxation <= steps) & ~still
     expected, white = np.full(curved.shape, np.nan), np.full(curved.shape, np.nan)
     for target, one in ((expected, kind), (white, "replacement")):
         shown = variance_in_window(curved[positive], steps, **settings, policy=one)
@@ -147,7 +150,7 @@ def weight_variances(
             float(np.sum(half[relaxed] * expected[relaxed])),
             float(np.sum(half[relaxed] * white[relaxed])),
         ),
-        warnings=_about(x, weight, relaxed, kind),
+        warnings=_about(x, weight, relaxed, still, kind),
     )
 
 
@@ -167,9 +170,18 @@ def _over_epochs(
 
 
 def _about(
-    x: FloatArray, weight: FloatArray, relaxed: npt.NDArray[np.bool_], kind: Policy
+    x: FloatArray,
+    weight: FloatArray,
+    relaxed: npt.NDArray[np.bool_],
+    still: npt.NDArray[np.bool_],
+    kind: Policy,
 ) -> tuple[str, ...]:
     said = []
+    if still.any():
+        said.append(
+            f"nothing moves, or there is no noise, in {np.count_nonzero(still)} of {still.size} directions: "
+            "these are not compared"
+        )
     if not relaxed.any():
         said.append("no direction can have relaxed in this window: nothing is compared")
     else:

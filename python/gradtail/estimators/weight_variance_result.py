@@ -45,6 +45,8 @@ class Fluctuation:
         return float(low), float(high)
 
     def __str__(self) -> str:
+        if not self.expected > 0:
+            return "fluctuation of the loss: not known, as no direction is compared"
         low, high = self.ci()
         return (
             f"fluctuation of the loss: {self.value:.4g} (95 % {low:.4g} to {high:.4g}), "
@@ -100,8 +102,8 @@ class WeightVariances:
         where the curvature is not positive.
     expected_velocity : ndarray of float64, shape (k,)
     relaxed : ndarray of bool, shape (k,)
-        Whether the relaxation time (1 - beta) / (eta curvature) is within the window: directions that are
-        not are not compared.
+        Whether the relaxation time (1 - beta) / (eta curvature) is within the window, and the weights move at
+        all, by noise that is not 0: directions in which they are not are not compared.
     eta, beta : float
     M : int
         Batches of an epoch.
@@ -136,18 +138,18 @@ class WeightVariances:
 
     @property
     def compared(self) -> int:
-        """Number of directions that can have relaxed."""
+        """Number of directions that can have relaxed, and in which something moves."""
         return int(np.count_nonzero(self.relaxed))
 
     @property
     def ratio(self) -> FloatArray:
-        """Weight variance over that expected, shape (k,)."""
-        return self.weight / self.expected
+        """Weight variance over that expected, shape (k,); NaN where nothing moves."""
+        return _over(self.weight, self.expected)
 
     @property
     def velocity_ratio(self) -> FloatArray:
         """Velocity variance over that expected, shape (k,)."""
-        return self.velocity / self.expected_velocity
+        return _over(self.velocity, self.expected_velocity)
 
     @property
     def excess(self) -> FloatArray:
@@ -156,17 +158,17 @@ class WeightVariances:
         Noise that depends on the weights does not cancel over an epoch: it adds a small white part, which is
         all there is in flat directions.
         """
-        return (self.weight - self.expected) / self.white
+        return _over(self.weight - self.expected, self.white)
 
     @property
     def correlation_time(self) -> FloatArray:
         """Correlation time of the velocity in steps, 2 Var theta / Var v, shape (k,)."""
-        return 2 * self.weight / self.velocity
+        return _over(2 * self.weight, self.velocity)
 
     @property
     def expected_correlation_time(self) -> FloatArray:
         """The same of theory, in this window."""
-        return 2 * self.expected / self.expected_velocity
+        return _over(2 * self.expected, self.expected_velocity)
 
     @property
     def relaxation_time(self) -> FloatArray:
@@ -264,7 +266,7 @@ class WeightVariances:
         lines = [
             f"weights along {k} directions over {self.epochs} epochs of {self.M} steps, {self.policy}: "
             f"{self.compared} compared"
-            + (f", {left} left out, which cannot have relaxed in the window" if left else "")
+            + (f", {left} left out, which cannot have relaxed in the window or do not move" if left else "")
         ]
         if self.compared:
             lines += [*self._rows(), *self._of_epochs(), f"  {self.fluctuation}"]
@@ -301,6 +303,12 @@ class WeightVariances:
                 + f"{np.exp(np.log(self.correlation_time[some]).mean()):>16.4g}"
             )
         return rows
+
+
+def _over(part: FloatArray, whole: FloatArray) -> FloatArray:
+    """Divide, where 0 over 0 is NaN without a word: directions in which nothing moves."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(part / whole)
 
 
 def _interval(

@@ -16,7 +16,13 @@ from typing import Any
 from gradtail.experiments import epoch_noise_figures
 from gradtail.experiments.cases import checksum, go_through, missing, read_results
 from gradtail.experiments.datasets import Images
-from gradtail.experiments.epoch_noise_network import Minimum, Network, examine, find_minimum
+from gradtail.experiments.epoch_noise_network import (
+    Minimum,
+    Network,
+    examine,
+    find_minimum,
+    parameters_of,
+)
 from gradtail.experiments.epoch_noise_table import table
 from gradtail.experiments.epoch_noise_theory import (
     Quadratic,
@@ -98,8 +104,9 @@ def run(settings: Settings, *, progress: bool | None = None) -> int:
     Raises
     ------
     BadOption
-        Data that cannot be read, batches that are too large for them, or a folder that cannot be made or
-        holds results of other settings.
+        Data that cannot be read, batches that are too large for them, more directions than the network has
+        parameters or memory holds, a step size at which SGD is unstable or diverges, or a folder that cannot
+        be made or holds results of other settings.
     """
     study = _Study(settings, images_of(settings.data, settings.limit), progress)
     make_folder(settings.out)
@@ -125,6 +132,12 @@ class _Study:
             raise BadOption(
                 f"batch-size: expected at most {len(images.train[0]) // _FEWEST}, a third of the images, "
                 f"got {settings.batch}"
+            )
+        parameters = parameters_of(images, settings.width)
+        if settings.directions > parameters:
+            raise BadOption(
+                f"directions: expected at most {parameters}, the parameters of the network, got "
+                f"{settings.directions}"
             )
         items: list[Quadratic | Squares | Network] = [
             Quadratic(policy, *settings.simulated) for policy in ("reshuffle", "replacement", "fixed")

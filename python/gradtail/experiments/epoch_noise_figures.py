@@ -87,8 +87,11 @@ def _network(axes: Any, case: dict[str, Any]) -> None:
     )
     order = np.argsort(x)
     ratio.plot(x[order], (expected / white)[order], color=style.INK, lw=1.1, label="theory")
-    with_excess = expected / white + case["excess"]["value"]
-    ratio.plot(x[order], with_excess[order], color=style.INK, ls="--", lw=0.9, label="and its white noise")
+    if case["compared"]:  # else the white noise is not known either
+        with_excess = expected / white + case["excess"]["value"]
+        ratio.plot(
+            x[order], with_excess[order], color=style.INK, ls="--", lw=0.9, label="and its white noise"
+        )
     ratio.axvline(case["crossover"], color=style.MUTED, ls=":", lw=0.9, label="crossover")
     ratio.set_title("weight variance over that of white noise")
     moves.plot(x, time, "o", ms=3, color=colour, label="measured")

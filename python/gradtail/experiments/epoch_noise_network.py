@@ -15,6 +15,7 @@ from gradtail.estimators.autocorrelation import autocorrelation
 from gradtail.estimators.sampling_policy import sampling_policy
 from gradtail.estimators.weight_variance_result import Quantity, WeightVariances
 from gradtail.experiments.datasets import DIGITS, Images
+from gradtail.experiments.studies import BadOption
 from gradtail.states.magnitudes import FloatArray
 from gradtail.theory.epochs import Policy, noise_variance
 from gradtail.torch import Directions, HessianSpectrum, Monitor, hessian_spectrum, project_examples
@@ -27,7 +28,9 @@ _TOLERANCE = 1e-2  # of eigenvalues: a per cent of the largest at most
 _BURN_IN = 3.0  # relaxation times of the flattest direction
 _SIDE = 8  # pixels that larger images are averaged to, about
 _FROZEN_EPOCHS, _TESTED = 40, 6  # of noise at fixed weights, and those that tests look at
+_ROWS, _PAIRS = 100_000, 2_000_000  # steps of that noise, and pairs of steps that tests look at, at most
 _LAGS = 10
+_CLASSES = 10
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,18 @@ class Minimum:
     gradient: float
 
 
+def parameters_of(images: Images, width: int) -> int:
+    """Count the parameters of the network on these images."""
+    channels, *sides = images.train[0].shape[1:]
+    inputs = channels * math.prod(side // _shrunk(images) for side in sides)
+    return (inputs + 1) * width + (width + 1) * _CLASSES
+
+
+def _shrunk(images: Images) -> int:
+    """Side of the squares of pixels that are averaged."""
+    return round(images.side / _SIDE) if images.name != DIGITS and images.side >= 2 * _SIDE else 1
+
+
 def examples_of(images: Images, batch: int, seed: int) -> tuple[Tensor, Tensor]:
     """Return flat images and labels in whole batches.
 
@@ -111,8 +126,8 @@ def examples_of(images: Images, batch: int, seed: int) -> tuple[Tensor, Tensor]:
         side = images.side
         x = torch.cat([padded[:, :, i : i + side, j : j + side] for i in range(3) for j in range(3)])
         y = y.repeat(9)
-    elif images.side >= 2 * _SIDE:
-        x = nn.functional.avg_pool2d(x, round(images.side / _SIDE))
+    elif _shrunk(images) > 1:
+        x = nn.functional.avg_pool2d(x, _shrunk(images))
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     order = order[: len(x) // batch * batch]
     return x.flatten(1)[order].contiguous(), y[order]
@@ -121,10 +136,16 @@ def examples_of(images: Images, batch: int, seed: int) -> tuple[Tensor, Tensor]:
 def find_minimum(
     at: Network, images: Images, interrupts: Interrupts, progress: bool | None
 ) -> Minimum | None:
-    """Train a network, go to the minimum, and take its Hessian apart; None after Ctrl-C."""
+    """Train a network, go to the minimum, and take its Hessian apart; None after Ctrl-C.
+
+    Raises
+    ------
+    BadOption
+        Training that diverges, or more eigenvectors than memory holds.
+    """
     x, y = examples_of(images, at.batch, at.seed)
     torch.manual_seed(at.seed)
-    model = nn.Sequential(nn.Linear(x.shape[1], at.width), nn.Tanh(), nn.Linear(at.width, 10))
+    model = nn.Sequential(nn.Linear(x.shape[1], at.width), nn.Tanh(), nn.Linear(at.width, _CLASSES))
     orders = _Orders(len(x), at.batch, "reshuffle", at.seed)
     with Countdown("training", at.training, progress) as countdown:
         for epoch in range(at.training):
@@ -134,8 +155,13 @@ def find_minimum(
                 rate = _RATES[min(epoch, 1)]
                 optimizer = torch.optim.SGD(model.parameters(), rate, momentum=at.beta, weight_decay=at.decay)
             for chosen in orders.epoch():
-                _gradient(model, optimizer, x[chosen], y[chosen])
+                last = _gradient(model, optimizer, x[chosen], y[chosen])
                 optimizer.step()
+            if not math.isfinite(float(last)):
+                raise BadOption(
+                    f"batch-size: expected larger batches, got {at.batch}: training at step size {rate:g} "
+                    f"diverged in epoch {epoch + 1}"
+                )
             countdown.advance()
     loss, gradient = _minimise(model, x, y, at.decay)
     try:
@@ -145,6 +171,10 @@ def find_minimum(
         )  # fmt: skip
     except KeyboardInterrupt:
         return None
+    except ValueError as error:
+        if str(error).startswith("memory:"):
+            raise BadOption(f"directions: expected fewer ({error})") from None
+        raise
     if spectrum.interrupted or interrupts.stopped:
         return None
     examples = project_examples(model, nn.functional.cross_entropy, (x, y), spectrum)
@@ -154,7 +184,19 @@ def find_minimum(
 def examine(
     at: Network, minimum: Minimum, interrupts: Interrupts, progress: bool | None
 ) -> dict[str, Any] | None:
-    """Run SGD around the minimum; return variances beside theory, or None after Ctrl-C."""
+    """Run SGD around the minimum; return variances beside theory, or None after Ctrl-C.
+
+    Raises
+    ------
+    BadOption
+        A step size at which SGD is unstable there, or diverges.
+    """
+    steepest = float(minimum.spectrum.eigenvalues[0]) + at.decay
+    if at.eta * steepest >= 2 * (1 + at.beta):
+        raise BadOption(
+            f"rate: expected below {2 * (1 + at.beta) / steepest:.4g}, got {at.eta:g}: SGD is unstable at a "
+            f"minimum of curvature {steepest:.4g}"
+        )
     began = time.perf_counter()
     n = len(minimum.data[0])
     batches = n // at.batch
@@ -279,6 +321,11 @@ def _run(
                         losses += loss
                         monitor.step()
                     optimizer.step()
+                if not math.isfinite(float(loss)):
+                    raise BadOption(
+                        f"rate: expected a smaller step size, got {at.eta:g}: SGD diverged from the minimum "
+                        f"in epoch {epoch + 1}"
+                    )
                 countdown.advance()
     finally:
         model.load_state_dict(state)
@@ -286,7 +333,10 @@ def _run(
 
 
 def _frozen(at: Network, minimum: Minimum) -> dict[str, Any]:
-    """Look at the noise of batches at the minimum itself, whose weights stay: exact in all directions."""
+    """Look at the noise of batches at the minimum itself, whose weights stay: exact in all directions.
+
+    Of long epochs there are fewer, and of very long ones no tests: they look at all pairs of steps.
+    """
     noise = minimum.examples - minimum.examples.mean(axis=0)
     n = len(noise)
     batches = n // at.batch
@@ -294,16 +344,21 @@ def _frozen(at: Network, minimum: Minimum) -> dict[str, Any]:
     rows = np.concatenate(
         [
             noise[torch.stack(orders.epoch()).numpy()].mean(axis=1)
-            for _ in range(_FROZEN_EPOCHS)
+            for _ in range(min(_FROZEN_EPOCHS, max(2, _ROWS // batches)))
         ]
     )  # fmt: skip
     found = autocorrelation(rows, period=batches)
-    told = sampling_policy(rows[: _TESTED * batches], period=batches, phase=0, seed=at.seed)
+    tested = min(_TESTED, _PAIRS // batches**2)
+    told = None
+    if tested >= 2:
+        told = sampling_policy(rows[: tested * batches], period=batches, phase=0, seed=at.seed)
     lags = sorted({*range(1, min(_LAGS, batches) + 1), batches // 2, batches - 1, batches, batches + 1})
     expected = found.expected(at.policy)
     return {
         "steps": len(rows), "lags": lags, "correlation": [float(found.correlation[h]) for h in lags],
         "stderr": [float(found.stderr[h]) for h in lags], "expected": [float(expected[h]) for h in lags],
         "first_epoch": found.correlation[1 : batches + 1].tolist(),
-        "pvalues": dict(told.pvalues), "remainder": told.remainder, "accepted": list(told.accepted),
+        "pvalues": {} if told is None else dict(told.pvalues),
+        "remainder": math.nan if told is None else told.remainder,
+        "accepted": [] if told is None else list(told.accepted),
     }  # fmt: skip

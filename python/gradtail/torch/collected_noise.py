@@ -48,7 +48,9 @@ class CollectedNoise:
         Returns
         -------
         SamplingPolicy
-            From the noise itself where ``exact=True`` has kept it, else from the newest sketches.
+            From the noise itself where ``exact=True`` has kept it, else from the newest sketches. Where the
+            model draws or takes statistics of a batch, the noise is not of the examples alone, of which it
+            warns.
 
         Raises
         ------
@@ -63,7 +65,15 @@ class CollectedNoise:
             raise ValueError("period: expected the number of batches of an epoch, as the batches were given")
         if known and len(rows) == self.batches and period in (None, drawn // b):
             settings.setdefault("phase", 0)
-        return sampling_policy(rows, period=drawn // b if period is None else period, steps=steps, **settings)
+        found = sampling_policy(
+            rows, period=drawn // b if period is None else period, steps=steps, **settings
+        )
+        if not (parts := self.provenance["random"]):
+            return found
+        words = f"{' and '.join(parts)} of the model changed the gradients of examples from batch to batch: "
+        words += "that noise hides the order, and may look like batches drawn with replacement; collect with "
+        words += 'mode="eval" to see the order alone'
+        return replace(found, warnings=(*found.warnings, words))
 
     def autocorrelation(
         self,

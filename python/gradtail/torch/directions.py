@@ -179,7 +179,9 @@ class Trajectory:
             if part.dtype == p.dtype:
                 torch.sub(p, first, out=part.view(p.shape))
             else:
-                part.view(p.shape).copy_(p.to(part.dtype) - first.to(part.dtype))
+                # in the wider of both: what large weights have moved by may be below their rounding here
+                wide = torch.promote_types(part.dtype, p.dtype)
+                part.view(p.shape).copy_(p.to(wide) - first.to(wide))
         place = len(self._steps) % self._piece
         if place == 0:
             if self._steps and len(self._steps) + self._piece > self._window:
