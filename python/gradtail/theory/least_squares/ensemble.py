@@ -242,11 +242,11 @@ def averaged_index(averages: npt.ArrayLike) -> AveragedIndex:
     wanted = sorted({*_BLOCKS, math.isqrt(len(x))})
     by_block = {k: block_sums(x, k).index().alpha for k in wanted if len(x) // k >= _FEWEST_BLOCKS}
     blocks = [k for k in wanted if len(x) // 2 // k >= _FEWEST_BLOCKS]
-    rng, half = np.random.default_rng(0), len(x) // 2
+    rng = np.random.default_rng(0)
     # half-samples without replacement vary about the whole as the whole does about the truth
     halves = [
-        float(np.median([block_sums(x[rng.permutation(len(x))[:half]], k).index().inverse for k in blocks]))
-        for _ in range(_HALVES)
+        float(np.median([block_sums(half, k).index().inverse for k in blocks]))
+        for half in (x[rng.permutation(len(x))[: len(x) // 2]] for _ in range(_HALVES))
     ]
     alpha = float(np.median(list(by_block.values())))
     spread = math.sqrt(float(np.mean((np.array(halves) - 1 / alpha) ** 2)))
