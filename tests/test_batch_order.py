@@ -95,6 +95,45 @@ def test_broken_samplers():
     assert "the same 20 batches come 2 times in an epoch" in faults(order, period=2 * M)
 
 
+def resumed(rng, whole, part, n=2000, size=20):
+    """Whole epochs, one that is broken off, and whole ones again."""
+    one = drawn(rng, "reshuffle", whole + 1, n, size)
+    return one[: whole * (n // size) + part] + drawn(rng, "reshuffle", whole, n, size)
+
+
+@pytest.mark.parametrize(("whole", "part"), [(3, 40), (3, 10), (20, 73), (0, 40)])
+def test_interrupted_epochs_are_no_fault(whole, part):
+    found = batch_order(resumed(np.random.default_rng(part), whole, part), period=100)
+    assert found.verdict != "broken", str(found)
+    if whole:
+        assert (found.verdict, found.chance) == (None, 1.0)
+        assert "epochs that were broken off and begun anew do so" in str(found)
+
+
+@pytest.mark.parametrize("kept", [10, 25, 50])
+def test_epochs_always_broken_off_are_no_fault(kept):
+    rng = np.random.default_rng(kept)
+    epochs = [drawn(rng, "reshuffle", 1, 2000, 20)[:kept] for _ in range(6000 // kept)]
+    found = batch_order([batch for epoch in epochs for batch in epoch], period=100, examples=2000)
+    assert found.verdict != "broken", str(found)
+
+
+@pytest.mark.parametrize("skipped", [0, 37])
+@pytest.mark.parametrize("epochs", [3, 100])
+def test_padding_of_ranks_is_no_fault(skipped, epochs):
+    """Indices of 4 ranks that are filled up with the first of the epoch, as torch's distributed sampler."""
+    rng, batches = np.random.default_rng(skipped), []
+    for _ in range(epochs):
+        order = rng.permutation(2003)
+        order = np.append(order, order[:1])
+        batches += [order[i : i + 20] for i in range(0, 2004, 20)]
+    found = batch_order(batches[skipped:], period=101)
+    assert found.verdict is None
+    assert "padding of the last batch?" in str(found)
+    half = batches[: 101 * (epochs // 2) + 40] + batches[101 * (epochs // 2 + 1) :]  # and broken off
+    assert batch_order(half[skipped:], period=101).verdict is None
+
+
 def test_unequal_chances_are_no_fault():
     rng = np.random.default_rng(2)
     p = np.arange(1, N + 1) / np.arange(1, N + 1).sum()
