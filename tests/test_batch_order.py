@@ -142,6 +142,31 @@ def test_unequal_chances_are_no_fault():
     assert "some examples come more often than by chance" in str(found)
 
 
+@pytest.mark.parametrize("few", [20, 1000])
+@pytest.mark.parametrize(
+    ("steps", "size"), [(1, 1000), (2, 1000), (3, 20), (10, 20), (40, 20), (100, 20), (150, 20), (1000, 20)]
+)
+@pytest.mark.parametrize("told", [{}, {"examples": 2000, "period": 100}])
+def test_weighted_samplers_are_no_fault(few, steps, size, told):
+    """A half of the draws on a hundredth of the examples; nine tenths on a half of them."""
+    share = 0.5 if few == 20 else 0.9
+    p = np.where(np.arange(2000) < few, share / few, (1 - share) / (2000 - few))
+    rng = np.random.default_rng(steps)
+    for _ in range(3):
+        found = batch_order(rng.permutation(2000)[rng.choice(2000, (steps, size), p=p)], **told)
+        assert found.verdict != "broken", str(found)
+    if steps == 1000:
+        assert "weighted" in str(found)
+
+
+def test_weights_do_not_hide_faults():
+    rng = np.random.default_rng(11)
+    twice = [batch for batch in drawn(rng, "replacement", 3) for _ in range(2)]
+    assert "have the same examples as an earlier one" in faults(twice, examples=N)
+    halves = [np.concatenate([batch[:15], batch[:15]]) for batch in drawn(rng, "replacement", 3)]
+    assert "an example is in its batch already" in faults(halves, examples=N)
+
+
 def test_too_little_tells_nothing():
     rng = np.random.default_rng(3)
     for policy in ("reshuffle", "replacement"):

@@ -15,6 +15,7 @@ from gradtail.estimators.batch_order_result import BatchOrder, Order
 from gradtail.states.batch_log import BatchLog, IntArray
 
 _TRIED = 64  # lags at which a fixed order is looked for
+_ERRORS = 6.0
 _SHORT = 8  # times as many stretches without repetition as epochs: more than restarts explain
 
 
@@ -57,7 +58,8 @@ def batch_order(
     the phases and periods tried it is the chance given for "reshuffle". The number that come again is within
     sqrt(draws log(2 / level) / 2) of its mean (Azuma and Hoeffding), which "replacement" is judged by.
 
-    Faults, and bounds on the chance of each from a sound sampler, the likelier of both ways:
+    Faults, and bounds on the chance of each from a sound sampler: one of equal chances, by epochs or with
+    replacement, the likelier of both ways:
 
     - Batches of the same s of N examples, apart from an order that repeats: pairs / binom(N, s).
     - D examples twice in a batch: impossible without replacement, else exp(-m) (e m / D)**D with
@@ -70,8 +72,10 @@ def batch_order(
       batch's worth an epoch, as of padding, and few restarts are a warning.
     - An index that is no example.
 
-    What can't be seen: unequal chances on purpose (weighted samplers) are named in a warning, and batches of
-    other ranks or workers are not known here unless they are in the same batch. O(draws log draws).
+    Unequal chances on purpose (weighted samplers) are no fault. Where different batches share more examples
+    than by equal chances, or too little to tell, the first two are warnings; so is the third, unless nearly
+    all examples that come do so in epochs and equally often. What can't be seen: batches of other ranks or
+    workers, unless they are in the same batch. O(draws log draws).
 
     Examples
     --------
@@ -119,12 +123,13 @@ class _Look:
     def found(self) -> BatchOrder:
         """Put the parts together."""
         repeats = self.repeated_order()
-        equal = self.equal_batches(repeats)
-        self.duplicates()
         period, phase, chance = self.epochs()
-        unseen = self.unseen(period, repeats is not None)
         windows = period or max(1, math.ceil(self.examples / self.size))
         repeated, expected, reach = self.repetition(windows, phase or 0)
+        self.look_for_weights()
+        equal = self.equal_batches(repeats)
+        self.duplicates()
+        unseen = self.unseen(period, repeats is not None, repeated < expected - reach)
         verdict: Order | None = None
         if repeats is None and phase is None and self.told is not None and 0 < repeated < expected - reach:
             self.few_repeats(self.told, repeated, expected)
@@ -167,11 +172,29 @@ class _Look:
             warnings=tuple(warnings),
         )
 
-    def fault(self, words: str, chance: float) -> None:
-        """Note a fault if no sound sampler is likely to show it."""
-        if chance <= self.level:
+    def fault(self, words: str, chance: float, excused: bool = False) -> None:
+        """Note a fault if no sampler of equal chances is likely to show it, and none of others is at hand."""
+        if chance <= self.level and excused:
+            self.warnings.append(words + ": a broken sampler, or unequal chances as of a weighted one")
+        elif chance <= self.level:
             self.faults.append(words)
             self.chance = max(self.chance, chance)
+
+    def look_for_weights(self) -> None:
+        """See whether some examples come in more of the different batches than others do by chance."""
+        log = self.log
+        different = np.zeros(len(log), bool)
+        different[np.unique(log.hashes, return_index=True)[1]] = True
+        kept = np.repeat(different, log.counts)
+        _, times = np.unique(log.ids[kept], return_counts=True)
+        each = log.counts[different].astype(np.float64)
+        pairs = float(np.sum(times * (times - 1.0))) / 2
+        n = self.followed if self.given is not None else max(1, len(self.distinct))
+        self.mean_pairs = max(0.0, float(each.sum() ** 2 - np.sum(each**2))) / (2 * n)
+        self.most_pairs = self.mean_pairs + _ERRORS * math.sqrt(self.mean_pairs) + _ERRORS
+        self.weighted = pairs > self.most_pairs
+        # of those that came at all
+        self.uneven = float(np.sum((times - times.mean()) ** 2)) > times.sum() if times.size else True
 
     def few_repeats(self, period: int, repeated: int, expected: float) -> None:
         """Judge examples that come again within an epoch, far fewer times than by replacement."""
@@ -226,6 +249,7 @@ class _Look:
             self.fault(
                 words + (": workers with the same seed?" if near else ""),
                 chances.equal(pairs, self.fewest, size),
+                self.weighted,
             )
             found += len(some)
         if (
@@ -245,9 +269,12 @@ class _Look:
         if count:
             step = int(log.steps[int(np.argmax(log.repeated > 0))])
             words = f"{count} times an example is in its batch already, first in that of step {step}"
-            self.fault(words, chances.hits(count, float(np.sum(sizes * (sizes - 1))) / (2 * self.fewest)))
+            mean = float(np.sum(sizes * (sizes - 1))) / (2 * self.fewest)
+            # chances that make for so many would show in what different batches share, if enough is shared
+            seen = count / mean * self.mean_pairs > 2 * self.most_pairs
+            self.fault(words, chances.hits(count, mean), self.weighted or not seen)
 
-    def unseen(self, period: int | None, repeats: bool) -> int | None:
+    def unseen(self, period: int | None, repeats: bool, few: bool) -> int | None:
         """Count the examples that never came."""
         if self.given is None:
             return None
@@ -267,7 +294,8 @@ class _Look:
             if repeats:  # an order leaves out the same examples each time: fewer than make up a batch
                 chance = 0.0 if missing >= self.size else 1.0
             words = f"{missing} of {self.followed} examples never came in {int(log.sizes.sum())} draws"
-            self.fault(words, chance)
+            # without epochs, those of small chances may be all that is missing
+            self.fault(words, chance, not repeats and (self.weighted or self.uneven or not few))
         return missing
 
     def least(self, batches: int) -> int:
