@@ -218,6 +218,18 @@ def test_log_goes_back_and_is_saved():
         for step in range(30, 60):
             one.add(step, batches[step])
         assert batch_order(one, period=M) == batch_order(batches, period=M)
+    for one in (log, again):
+        one.add(60, [-7, 10**6])
+        assert (one.smallest, one.largest) == (-7, 10**6)
+        one.cut(59)
+        assert (one.smallest, one.largest) == (0, N - 1)
+        assert batch_order(one, period=M, examples=N).verdict == "reshuffle"
+    few = BatchLog(most_steps=4)
+    for step in range(100):
+        few.add(step, [200 - step])
+    few = BatchLog.from_state_dict(few.state_dict())
+    few.cut(97)
+    assert (few.dropped > 2, few.smallest, few.largest) == (True, 103, 200)
     log.add(59, [1, 1])
     assert (len(log), log.sizes[-1], log.repeated[-1]) == (60, 2, 1)
     empty = BatchLog.from_state_dict(BatchLog().state_dict())
