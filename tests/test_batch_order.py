@@ -159,6 +159,16 @@ def test_weighted_samplers_are_no_fault(few, steps, size, told):
         assert "weighted" in str(found)
 
 
+def test_heavy_tailed_weights_are_no_fault():
+    for seed in range(120):
+        rng = np.random.default_rng(seed)
+        n, size = int(rng.choice([100, 600, 2003, 10000])), int(rng.choice([8, 20, 64]))
+        p = rng.pareto(rng.choice([0.3, 1.0, 3.0]), n) + 1e-3
+        told = [{}, {"period": -(-n // size)}, {"period": -(-n // size), "examples": n}][seed % 3]
+        found = batch_order(rng.choice(n, (int(rng.choice([3, 30, 200])), size), p=p / p.sum()), **told)
+        assert found.verdict != "broken", str(found)
+
+
 def test_weights_do_not_hide_faults():
     rng = np.random.default_rng(11)
     twice = [batch for batch in drawn(rng, "replacement", 3) for _ in range(2)]

@@ -127,8 +127,8 @@ class _Look:
         windows = period or max(1, math.ceil(self.examples / self.size))
         repeated, expected, reach = self.repetition(windows, phase or 0)
         self.look_for_weights()
-        equal = self.equal_batches(repeats)
         self.duplicates()
+        equal = self.equal_batches(repeats)
         unseen = self.unseen(period, repeats is not None, repeated < expected - reach)
         verdict: Order | None = None
         if repeats is None and phase is None and self.told is not None and 0 < repeated < expected - reach:
@@ -189,10 +189,12 @@ class _Look:
         _, times = np.unique(log.ids[kept], return_counts=True)
         each = log.counts[different].astype(np.float64)
         pairs = float(np.sum(times * (times - 1.0))) / 2
-        n = self.followed if self.given is not None else max(1, len(self.distinct))
-        self.mean_pairs = max(0.0, float(each.sum() ** 2 - np.sum(each**2))) / (2 * n)
-        self.most_pairs = self.mean_pairs + _ERRORS * math.sqrt(self.mean_pairs) + _ERRORS
-        self.weighted = pairs > self.most_pairs
+        n: float = self.followed
+        if self.given is None:  # as many as the chances are of
+            n = max(len(self.distinct), self.fewest * 2.0**-log.halvings)
+        self.mean_pairs = max(0.0, float(each.sum() ** 2 - np.sum(each**2))) / (2 * max(n, 1))
+        self.pairs = pairs
+        self.weighted = pairs > self.mean_pairs + _ERRORS * math.sqrt(self.mean_pairs) + _ERRORS
         # of those that came at all
         self.uneven = float(np.sum((times - times.mean()) ** 2)) > times.sum() if times.size else True
 
@@ -259,7 +261,7 @@ class _Look:
             and not self.told % repeats[0]
         ):
             words = f"the same {repeats[0]} batches come {self.told // repeats[0]} times in an epoch"
-            self.fault(words, chances.equal(math.comb(self.told, 2), self.fewest, self.size))
+            self.fault(words, chances.equal(math.comb(self.told, 2), self.fewest, self.size), self.weighted)
         return found
 
     def duplicates(self) -> None:
@@ -270,9 +272,12 @@ class _Look:
             step = int(log.steps[int(np.argmax(log.repeated > 0))])
             words = f"{count} times an example is in its batch already, first in that of step {step}"
             mean = float(np.sum(sizes * (sizes - 1))) / (2 * self.fewest)
-            # chances that make for so many would show in what different batches share, if enough is shared
-            seen = count / mean * self.mean_pairs > 2 * self.most_pairs
-            self.fault(words, chances.hits(count, mean), self.weighted or not seen)
+            chance = chances.hits(count, mean)
+            # chances that make for so many let different batches share as much more: a quarter of it at least
+            most = self.mean_pairs * (1 + max(0.0, count / mean - 1) / 4) if mean else math.inf
+            seen = self.pairs + _ERRORS * (math.sqrt(self.pairs) + 1) < most
+            self.fault(words, chance, self.weighted or not seen)
+            self.weighted |= chance <= self.level and not seen
 
     def unseen(self, period: int | None, repeats: bool, few: bool) -> int | None:
         """Count the examples that never came."""
@@ -295,7 +300,7 @@ class _Look:
                 chance = 0.0 if missing >= self.size else 1.0
             words = f"{missing} of {self.followed} examples never came in {int(log.sizes.sum())} draws"
             # without epochs, those of small chances may be all that is missing
-            self.fault(words, chance, not repeats and (self.weighted or self.uneven or not few))
+            self.fault(words, chance, self.weighted or (not repeats and (self.uneven or not few)))
         return missing
 
     def least(self, batches: int) -> int:
