@@ -172,6 +172,47 @@ def test_training_cannot_tell():
         assert "the order of the batches: cannot tell" in str(found)
 
 
+@pytest.mark.parametrize("product", [1.5, 1.7, 1.9, 1.99])
+@pytest.mark.parametrize("period", [None, 2, 20])
+def test_a_direction_that_oscillates_is_no_order(product, period):
+    """SGD on one steep direction among flat ones: the gradient changes its sign at each step."""
+    rng, theta = np.random.default_rng(12), np.zeros(10)
+    law = np.append(product, np.full(9, 0.01))
+    rows = []
+    for _ in range(800):
+        rows.append(
+            law * theta + 0.05 * rng.standard_normal(10) + np.append(rng.standard_normal(), np.zeros(9))
+        )
+        theta = theta - rows[-1]
+    found = autocorrelation(rows, centred=True, frozen=False, period=period)
+    assert found.correlation[1] < -0.4
+    assert found.verdict is None
+    if product > 1.6 and period != 20:
+        assert has(found, "a peak at lag 2 is no verdict")
+
+
+@pytest.mark.parametrize("length", [2, 2.2, 2.5, 3, 3.3, 3.5, 4, 4.5, 5, 5.5, 7, 9, 11])
+@pytest.mark.parametrize("noise", [0.1, 0.4])
+def test_waves_are_no_order(length, noise):
+    rng, t = np.random.default_rng(13), np.arange(600)[:, None]
+    turn = np.array([0.0, np.pi / 2])
+    wave = np.cos(2 * np.pi * t / length + turn) + noise * rng.standard_normal((600, 2))
+    assert autocorrelation(wave, centred=True, frozen=False).verdict is None
+
+
+def test_a_fixed_order_in_training_is_seen():
+    for batches_, step in ((6, 0.1), (10, 0.1), (40, 0.1), (40, 0.3)):
+        rng = np.random.default_rng(14)
+        noise = batches(rng, examples(rng, 4 * batches_, 60, 0.0), batches_, 400 // batches_, "fixed")
+        theta, rows = np.full(60, 0.3), []
+        for xi in noise:
+            rows.append(theta + xi)
+            theta = theta - step * rows[-1]
+        found = autocorrelation(rows, centred=True, frozen=False)
+        assert found.repeats == batches_, str(found)
+        assert autocorrelation(rows[: 2 * batches_], centred=True, frozen=False).verdict is None
+
+
 def test_of_a_stream():
     rng = np.random.default_rng(8)
     noise = examples(rng, 64, 500, 0.5)

@@ -95,12 +95,86 @@ def test_broken_samplers():
     assert "the same 20 batches come 2 times in an epoch" in faults(order, period=2 * M)
 
 
+def resumed(rng, whole, part, n=2000, size=20):
+    """Whole epochs, one that is broken off, and whole ones again."""
+    one = drawn(rng, "reshuffle", whole + 1, n, size)
+    return one[: whole * (n // size) + part] + drawn(rng, "reshuffle", whole, n, size)
+
+
+@pytest.mark.parametrize(("whole", "part"), [(3, 40), (3, 10), (20, 73), (0, 40)])
+def test_interrupted_epochs_are_no_fault(whole, part):
+    found = batch_order(resumed(np.random.default_rng(part), whole, part), period=100)
+    assert found.verdict != "broken", str(found)
+    if whole:
+        assert (found.verdict, found.chance) == (None, 1.0)
+        assert "epochs that were broken off and begun anew do so" in str(found)
+
+
+@pytest.mark.parametrize("kept", [10, 25, 50])
+def test_epochs_always_broken_off_are_no_fault(kept):
+    rng = np.random.default_rng(kept)
+    epochs = [drawn(rng, "reshuffle", 1, 2000, 20)[:kept] for _ in range(6000 // kept)]
+    found = batch_order([batch for epoch in epochs for batch in epoch], period=100, examples=2000)
+    assert found.verdict != "broken", str(found)
+
+
+@pytest.mark.parametrize("skipped", [0, 37])
+@pytest.mark.parametrize("epochs", [3, 100])
+def test_padding_of_ranks_is_no_fault(skipped, epochs):
+    """Indices of 4 ranks that are filled up with the first of the epoch, as torch's distributed sampler."""
+    rng, batches = np.random.default_rng(skipped), []
+    for _ in range(epochs):
+        order = rng.permutation(2003)
+        order = np.append(order, order[:1])
+        batches += [order[i : i + 20] for i in range(0, 2004, 20)]
+    found = batch_order(batches[skipped:], period=101)
+    assert found.verdict is None
+    assert "padding of the last batch?" in str(found)
+    half = batches[: 101 * (epochs // 2) + 40] + batches[101 * (epochs // 2 + 1) :]  # and broken off
+    assert batch_order(half[skipped:], period=101).verdict is None
+
+
 def test_unequal_chances_are_no_fault():
     rng = np.random.default_rng(2)
     p = np.arange(1, N + 1) / np.arange(1, N + 1).sum()
     found = batch_order([rng.choice(N, S, p=p) for _ in range(400)], period=M)
     assert found.verdict is None
     assert "some examples come more often than by chance" in str(found)
+
+
+@pytest.mark.parametrize("few", [20, 1000])
+@pytest.mark.parametrize(
+    ("steps", "size"), [(1, 1000), (2, 1000), (3, 20), (10, 20), (40, 20), (100, 20), (150, 20), (1000, 20)]
+)
+@pytest.mark.parametrize("told", [{}, {"examples": 2000, "period": 100}])
+def test_weighted_samplers_are_no_fault(few, steps, size, told):
+    """A half of the draws on a hundredth of the examples; nine tenths on a half of them."""
+    share = 0.5 if few == 20 else 0.9
+    p = np.where(np.arange(2000) < few, share / few, (1 - share) / (2000 - few))
+    rng = np.random.default_rng(steps)
+    for _ in range(3):
+        found = batch_order(rng.permutation(2000)[rng.choice(2000, (steps, size), p=p)], **told)
+        assert found.verdict != "broken", str(found)
+    if steps == 1000:
+        assert "weighted" in str(found)
+
+
+def test_heavy_tailed_weights_are_no_fault():
+    for seed in range(120):
+        rng = np.random.default_rng(seed)
+        n, size = int(rng.choice([100, 600, 2003, 10000])), int(rng.choice([8, 20, 64]))
+        p = rng.pareto(rng.choice([0.3, 1.0, 3.0]), n) + 1e-3
+        told = [{}, {"period": -(-n // size)}, {"period": -(-n // size), "examples": n}][seed % 3]
+        found = batch_order(rng.choice(n, (int(rng.choice([3, 30, 200])), size), p=p / p.sum()), **told)
+        assert found.verdict != "broken", str(found)
+
+
+def test_weights_do_not_hide_faults():
+    rng = np.random.default_rng(11)
+    twice = [batch for batch in drawn(rng, "replacement", 3) for _ in range(2)]
+    assert "have the same examples as an earlier one" in faults(twice, examples=N)
+    halves = [np.concatenate([batch[:15], batch[:15]]) for batch in drawn(rng, "replacement", 3)]
+    assert "an example is in its batch already" in faults(halves, examples=N)
 
 
 def test_too_little_tells_nothing():
@@ -154,6 +228,18 @@ def test_log_goes_back_and_is_saved():
         for step in range(30, 60):
             one.add(step, batches[step])
         assert batch_order(one, period=M) == batch_order(batches, period=M)
+    for one in (log, again):
+        one.add(60, [-7, 10**6])
+        assert (one.smallest, one.largest) == (-7, 10**6)
+        one.cut(59)
+        assert (one.smallest, one.largest) == (0, N - 1)
+        assert batch_order(one, period=M, examples=N).verdict == "reshuffle"
+    few = BatchLog(most_steps=4)
+    for step in range(100):
+        few.add(step, [200 - step])
+    few = BatchLog.from_state_dict(few.state_dict())
+    few.cut(97)
+    assert (few.dropped > 2, few.smallest, few.largest) == (True, 103, 200)
     log.add(59, [1, 1])
     assert (len(log), log.sizes[-1], log.repeated[-1]) == (60, 2, 1)
     empty = BatchLog.from_state_dict(BatchLog().state_dict())

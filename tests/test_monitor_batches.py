@@ -80,3 +80,17 @@ def test_torch_batches_that_are_none() -> None:
     assert monitor.stream.steps == 0
     monitor.step(batch=torch.arange(3))
     assert monitor.sampling().draws == 3
+
+
+def test_torch_sampling_of_a_run_that_went_on_in_a_new_epoch() -> None:
+    rng = np.random.default_rng(3)
+    order = [ids for _ in range(8) for ids in rng.permutation(2000).reshape(100, 20)]
+    model = nn.Linear(6, 3)
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    monitor, other = (Monitor(model, optimizer, every=100) for _ in range(2))
+    trained(monitor, model, order[:340], optimizer)
+    other.load_state_dict(monitor.state_dict())
+    trained(other, model, order[400:700], optimizer, start=340)
+    found = other.sampling(period=100)
+    assert (found.verdict, found.steps) == (None, 640)
+    assert "epochs that were broken off" in str(found)

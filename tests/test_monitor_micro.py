@@ -198,7 +198,11 @@ def test_torch_noise_scale_of_groups_from_micro_batches(backend: str) -> None:
         assert found.trace == pytest.approx(exact.trace, rel=5 * off)
         low, high = found.ci(0.999)
         assert low <= exact.value <= high
-        assert monitor.noise_scale(group).value == pytest.approx(found.value / 8)
+        by_default = monitor.noise_scale(group)
+        assert by_default.value == pytest.approx(found.value / 8)
+        assert (by_default.unit, found.unit) == ("micro-batches", "examples")
+        assert " micro-batches (95 %" in str(by_default)
+        assert " examples (95 %" in str(found)
     assert sorted(monitor.micro.groups) == sorted(sizes)
     with pytest.raises(ValueError, match="group: expected a group of which micro-batches were seen, got '7'"):
         monitor.noise_scale("7")

@@ -196,6 +196,10 @@ def test_from_micro_records():
         assert found.value == pytest.approx(expected.value, rel=1e-12)
         assert found.ci() == pytest.approx(expected.ci(), rel=1e-9)
         assert found.samples == 29
+    unknown = noise_scale_from_micro(records)
+    assert unknown.value == pytest.approx(found.value / 3, rel=1e-12)
+    assert "examples" not in str(unknown)
+    assert f"{unknown.value:.3g} micro-batches" in str(unknown)
     assert noise_scale_from_micro(records, batch_size=3, buckets=4096).square_variance > found.square_variance
 
 

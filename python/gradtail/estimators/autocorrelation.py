@@ -20,6 +20,8 @@ _ROWS = 1024  # that the size of inner products is measured on
 _GAPS = 16  # times as many steps as vectors there may be
 _FEW_PAIRS = 16
 _PEAK, _ERRORS = 0.5, 6.0
+_SHORT = 4  # lags up to which waves look like an order that repeats
+_AGAIN, _DEEP = 0.7, 0.4  # of the peak: as high at its multiples, and as far below 0 before it
 
 
 def autocorrelation(
@@ -115,8 +117,13 @@ def autocorrelation(
         chance = np.where(pairs > 0, 1 / np.sqrt(pairs), np.nan)
     chance[0] = 0.0
     stderr = chance * (math.sqrt(square) / total if total > 0 else math.nan)
-    found = _repeat(correlation, stderr, pairs, at, batches)
+    found, refused = _repeat(correlation, stderr, pairs, at, batches, bool(frozen))
     warnings = [] if frozen else [TRAINING]
+    if refused is not None:
+        warnings.append(
+            f"a peak at lag {refused} is no verdict: a direction that oscillates from step to step has such, "
+            "and an order that repeats one as high at twice and three times the lag"
+        )
     if left_out:
         warnings.append(f"{left_out} steps with NaN or infinite values are left out")
     if stride > 1:
@@ -232,15 +239,33 @@ def _mean_square(rows: Rows, places: IntArray, correlation: FloatArray) -> float
 
 
 def _repeat(
-    correlation: FloatArray, stderr: FloatArray, pairs: IntArray, at: IntArray, period: int | None
-) -> int | None:
-    """Return the smallest lag with a peak that no chance and no drift of the mean makes."""
+    correlation: FloatArray,
+    stderr: FloatArray,
+    pairs: IntArray,
+    at: IntArray,
+    period: int | None,
+    frozen: bool,
+) -> tuple[int | None, int | None]:
+    """Return the smallest lag with a peak that no chance, drift or wave makes, and one that is refused.
+
+    A direction that oscillates in training, with cos(2 pi f h) at lag h, has peaks of that height for f
+    above 1/6 alone, at a lag up to 4 or after a trough of -1/2 or less; an order of M batches that repeats
+    has -1 / (M - 1) on the average before lag M.
+    """
     if len(at) < 4:
-        return None
+        return None, None
     level = np.maximum(correlation[1:-2], correlation[3:])
     height = correlation[2:-1] - level
     peak = (height > _PEAK) & (height > _ERRORS * stderr[2:-1]) & (pairs[3:] >= _FEW_PAIRS)
     if period is not None:
         peak &= at[2:-1] == period
-    where = np.flatnonzero(peak)
-    return int(at[2 + where[0]]) if where.size else None
+    where = 2 + np.flatnonzero(peak)
+    for i in where.tolist():
+        value = correlation[i]
+        later = [j for j in (2 * i, 3 * i) if j + 1 < len(at) and pairs[j + 1] >= _FEW_PAIRS]
+        # heights, for a drift lowers what is far apart
+        stays = value > _PEAK and all(height[j - 2] >= _AGAIN * height[i - 2] for j in later)
+        before = np.nan_to_num(correlation[1:i]).min()
+        if stays and (frozen or (i > _SHORT and later and before > -_DEEP * value)):
+            return int(at[i]), None
+    return None, int(at[where[0]]) if where.size else None

@@ -47,8 +47,10 @@ class Autocorrelation:
         (tr C)**2 / tr C**2 of the covariance, as the inner products of different steps show it: how many
         series of single numbers this one is worth. Sketches tell it up to a few times their buckets.
     repeats : int or None
-        The smallest lag at which the correlation is a peak of at least a half, 6 errors above its neighbours:
-        batches that come again in the same order. Of a given period that lag alone.
+        The smallest lag at which the correlation is above a half, and as much and 6 errors above its
+        neighbours, and such a peak again at twice and three times the lag as far as seen: batches that come
+        again in the same order. Of a given period that lag alone. At weights that move, where a direction may
+        oscillate, none up to 4 steps, none after correlations far below 0, and none that is not seen twice.
     period : int or None
         Batches of an epoch, if told.
     frozen : bool

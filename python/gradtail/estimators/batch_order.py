@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from gradtail.estimators import batch_chances as chances
+from gradtail.estimators.batch_epochs import count_followed, phase_repeats, step_places, stretches
 from gradtail.estimators.batch_order_result import BatchOrder, Order
-from gradtail.states.batch_log import BatchLog, IntArray, is_followed
+from gradtail.states.batch_log import BatchLog, IntArray
 
-_CHUNK = 1 << 20
 _TRIED = 64  # lags at which a fixed order is looked for
-_APART = 16  # times as many steps as batches there may be
+_ERRORS = 6.0
+_SHORT = 8  # times as many stretches without repetition as epochs: more than restarts explain
 
 
 def batch_order(
@@ -57,7 +58,8 @@ def batch_order(
     the phases and periods tried it is the chance given for "reshuffle". The number that come again is within
     sqrt(draws log(2 / level) / 2) of its mean (Azuma and Hoeffding), which "replacement" is judged by.
 
-    Faults, and bounds on the chance of each from a sound sampler, the likelier of both ways:
+    Faults, and bounds on the chance of each from a sound sampler: one of equal chances, by epochs or with
+    replacement, the likelier of both ways:
 
     - Batches of the same s of N examples, apart from an order that repeats: pairs / binom(N, s).
     - D examples twice in a batch: impossible without replacement, else exp(-m) (e m / D)**D with
@@ -65,11 +67,15 @@ def batch_order(
     - k of n examples never seen: of an order that repeats as many as a batch has or more, else min over
       j <= k of binom(n, j) times the chance that j given ones are left out: (1 - j / N)**draws with
       replacement, 0 in a whole epoch that leaves out fewer than j.
-    - With a period told: examples that come again within an epoch, far fewer times than by replacement.
+    - With a period told: examples that come again within an epoch, far fewer times than by replacement, and
+      than by epochs that are broken off wherever one comes again, which happens 8 times an epoch or more. A
+      batch's worth an epoch, as of padding, and few restarts are a warning.
     - An index that is no example.
 
-    What can't be seen: unequal chances on purpose (weighted samplers) are named in a warning, and batches of
-    other ranks or workers are not known here unless they are in the same batch. O(draws log draws).
+    Unequal chances on purpose (weighted samplers) are no fault. Where different batches share more examples
+    than by equal chances, or too little to tell, the first two are warnings; so is the third, unless nearly
+    all examples that come do so in epochs and equally often. What can't be seen: batches of other ranks or
+    workers, unless they are in the same batch. O(draws log draws).
 
     Examples
     --------
@@ -98,38 +104,36 @@ class _Look:
 
     def __init__(self, log: BatchLog, told: int | None, given: int | None, level: float) -> None:
         self.log, self.told, self.given, self.level = log, told, given, level
-        self.places = _places(log.steps)
+        self.places = step_places(log.steps)
         self.size = int(np.bincount(log.sizes).argmax())
         self.examples = log.largest + 1 if given is None else given
         self.distinct = np.unique(log.ids)
         # of fewer examples everything is likelier
         self.fewest = given or max(len(self.distinct), self.size, ((told or 1) - 1) * self.size + 1)
-        self.followed = _followed(self.examples, log.halvings)
+        self.followed = count_followed(self.examples, log.halvings)
         order = np.lexsort((np.repeat(self.places, log.counts), log.ids))
         ids, at = log.ids[order], np.repeat(self.places, log.counts)[order]
         again = ids[1:] == ids[:-1]
         self.before, self.after = at[:-1][again], at[1:][again]
         self.faults: list[str] = []
+        self.warnings: list[str] = []
         self.chance = 0.0
         self.may_repeat = False  # whether all batches so far agree with an order that repeats
 
     def found(self) -> BatchOrder:
         """Put the parts together."""
         repeats = self.repeated_order()
-        equal = self.equal_batches(repeats)
-        self.duplicates()
         period, phase, chance = self.epochs()
-        unseen = self.unseen(period, repeats is not None)
         windows = period or max(1, math.ceil(self.examples / self.size))
         repeated, expected, reach = self.repetition(windows, phase or 0)
+        self.look_for_weights()
+        self.duplicates()
+        equal = self.equal_batches(repeats)
+        unseen = self.unseen(period, repeats is not None, repeated < expected - reach)
         verdict: Order | None = None
-        warnings: list[str] = []
         if repeats is None and phase is None and self.told is not None and 0 < repeated < expected - reach:
-            words = (
-                f"{repeated} times an example came again within an epoch of {self.told} batches: never where"
-            )
-            words += f" each comes once, about {expected:.3g} times with replacement"
-            self.fault(words, self.level)
+            self.few_repeats(self.told, repeated, expected)
+        warnings = self.warnings
         if self.faults:
             verdict, chance = "broken", self.chance
         elif repeats is not None:
@@ -168,11 +172,48 @@ class _Look:
             warnings=tuple(warnings),
         )
 
-    def fault(self, words: str, chance: float) -> None:
-        """Note a fault if no sound sampler is likely to show it."""
-        if chance <= self.level:
+    def fault(self, words: str, chance: float, excused: bool = False) -> None:
+        """Note a fault if no sampler of equal chances is likely to show it, and none of others is at hand."""
+        if chance <= self.level and excused:
+            self.warnings.append(words + ": a broken sampler, or unequal chances as of a weighted one")
+        elif chance <= self.level:
             self.faults.append(words)
             self.chance = max(self.chance, chance)
+
+    def look_for_weights(self) -> None:
+        """See whether some examples come in more of the different batches than others do by chance."""
+        log = self.log
+        different = np.zeros(len(log), bool)
+        different[np.unique(log.hashes, return_index=True)[1]] = True
+        kept = np.repeat(different, log.counts)
+        _, times = np.unique(log.ids[kept], return_counts=True)
+        each = log.counts[different].astype(np.float64)
+        pairs = float(np.sum(times * (times - 1.0))) / 2
+        n: float = self.followed
+        if self.given is None:  # as many as the chances are of
+            n = max(len(self.distinct), self.fewest * 2.0**-log.halvings)
+        self.mean_pairs = max(0.0, float(each.sum() ** 2 - np.sum(each**2))) / (2 * max(n, 1))
+        self.pairs = pairs
+        self.weighted = pairs > self.mean_pairs + _ERRORS * math.sqrt(self.mean_pairs) + _ERRORS
+        # of those that came at all
+        self.uneven = float(np.sum((times - times.mean()) ** 2)) > times.sum() if times.size else True
+
+    def few_repeats(self, period: int, repeated: int, expected: float) -> None:
+        """Judge examples that come again within an epoch, far fewer times than by replacement."""
+        words = f"{repeated} times an example came again within an epoch of {period} batches: never where"
+        words += f" each comes once, about {expected:.3g} times with replacement"
+        epochs = -(-(int(self.places[-1]) + 1) // period)
+        if int(phase_repeats(self.before, self.after, period).min()) <= self.size * epochs:
+            self.warnings.append(words + "; fewer than make up a batch an epoch: padding of the last batch?")
+            return
+        starts = stretches(self.before, self.after, self.places, period)
+        _, anew, reach = self.repetition(period, 0, starts)
+        # a stretch ends up to about a batch late
+        excused = repeated + 2 * self.size * epochs >= anew - reach
+        if excused or len(starts) * period < _SHORT * len(self.log):
+            self.warnings.append(words + "; epochs that were broken off and begun anew do so")
+        else:
+            self.fault(words, self.level)
 
     def repeated_order(self) -> tuple[int, float] | None:
         """Return the lag after which all batches come again, and the chance of it."""
@@ -210,6 +251,7 @@ class _Look:
             self.fault(
                 words + (": workers with the same seed?" if near else ""),
                 chances.equal(pairs, self.fewest, size),
+                self.weighted,
             )
             found += len(some)
         if (
@@ -219,7 +261,7 @@ class _Look:
             and not self.told % repeats[0]
         ):
             words = f"the same {repeats[0]} batches come {self.told // repeats[0]} times in an epoch"
-            self.fault(words, chances.equal(math.comb(self.told, 2), self.fewest, self.size))
+            self.fault(words, chances.equal(math.comb(self.told, 2), self.fewest, self.size), self.weighted)
         return found
 
     def duplicates(self) -> None:
@@ -229,9 +271,15 @@ class _Look:
         if count:
             step = int(log.steps[int(np.argmax(log.repeated > 0))])
             words = f"{count} times an example is in its batch already, first in that of step {step}"
-            self.fault(words, chances.hits(count, float(np.sum(sizes * (sizes - 1))) / (2 * self.fewest)))
+            mean = float(np.sum(sizes * (sizes - 1))) / (2 * self.fewest)
+            chance = chances.hits(count, mean)
+            # chances that make for so many let different batches share as much more: a quarter of it at least
+            most = self.mean_pairs * (1 + max(0.0, count / mean - 1) / 4) if mean else math.inf
+            seen = self.pairs + _ERRORS * (math.sqrt(self.pairs) + 1) < most
+            self.fault(words, chance, self.weighted or not seen)
+            self.weighted |= chance <= self.level and not seen
 
-    def unseen(self, period: int | None, repeats: bool) -> int | None:
+    def unseen(self, period: int | None, repeats: bool, few: bool) -> int | None:
         """Count the examples that never came."""
         if self.given is None:
             return None
@@ -251,7 +299,8 @@ class _Look:
             if repeats:  # an order leaves out the same examples each time: fewer than make up a batch
                 chance = 0.0 if missing >= self.size else 1.0
             words = f"{missing} of {self.followed} examples never came in {int(log.sizes.sum())} draws"
-            self.fault(words, chance)
+            # without epochs, those of small chances may be all that is missing
+            self.fault(words, chance, self.weighted or (not repeats and (self.uneven or not few)))
         return missing
 
     def least(self, batches: int) -> int:
@@ -267,7 +316,7 @@ class _Look:
             return self.told, None, 1.0
         periods = self.periods()
         for period, skipped in periods:
-            good = self.phases(period)
+            good = phase_repeats(self.before, self.after, period) == 0
             if period > 1 and (self.places[-1] >= period) and good.any():
                 phase = int(np.argmax(good))
                 window = (self.places - phase) // period - (-phase // period)
@@ -287,46 +336,28 @@ class _Look:
             found.append((int(self.after.min()), True))
         return found
 
-    def phases(self, period: int) -> npt.NDArray[np.bool_]:
-        """Whether an epoch may begin at each phase: no example comes twice in any."""
-        close = self.after - self.before < period
-        first, last = self.before[close] + 1, self.after[close]  # an epoch begins at one of these
-        changes = np.zeros(2 * period + 1, np.int64)
-        begin = first % period
-        np.add.at(changes, begin, 1)
-        np.add.at(changes, begin + (last - first) + 1, -1)
-        covered = np.cumsum(changes)[: 2 * period]
-        return np.asarray(covered[:period] + covered[period:] == np.count_nonzero(close))
+    def repetition(self, period: int, phase: int, starts: IntArray | None = None) -> tuple[int, float, float]:
+        """Count what comes again within epochs; its mean with replacement, and how far that may be off.
 
-    def repetition(self, period: int, phase: int) -> tuple[int, float, float]:
-        """Count what comes again within epochs; its mean with replacement, and how far that may be off."""
+        With ``starts`` the mean is that of drawing without replacement from each of these places on.
+        """
         window = (self.places - phase) // period
         window -= window[0]
         same = (self.before - phase) // period == (self.after - phase) // period
         n = max(self.followed, 1)
         counts = self.log.counts.astype(np.float64)
+        if starts is not None:
+            stretch = np.searchsorted(starts, self.places, side="right")
+            _, first, part = np.unique(
+                np.stack([window, stretch]), axis=1, return_index=True, return_inverse=True
+            )
+            window = window[first]
+            counts = np.bincount(part.reshape(-1), counts).astype(np.float64)
         with np.errstate(divide="ignore"):
             left = np.exp(np.bincount(window, np.log1p(-np.minimum(counts / n, 1.0))))
         expected = float(counts.sum() - n * np.sum(1 - left))
         reach = math.sqrt(float(counts.sum()) * math.log(2 / self.level) / 2)
         return int(np.count_nonzero(same)), max(expected, 0.0), reach
-
-
-def _places(steps: IntArray) -> IntArray:
-    """Return the place of each step among all that were taken, by its number."""
-    if len(steps) < 2:
-        return np.zeros(len(steps), np.int64)
-    places = (steps - steps[0]) // np.gcd.reduce(np.diff(steps))
-    return np.asarray(places if places[-1] < _APART * len(steps) else np.arange(len(steps)), np.int64)
-
-
-def _followed(examples: int, halvings: int) -> int:
-    """Count the followed among the indices below ``examples``."""
-    if not halvings:
-        return examples
-    starts = range(0, examples, _CHUNK)
-    parts = (np.arange(start, min(start + _CHUNK, examples)) for start in starts)
-    return sum(int(np.count_nonzero(is_followed(part, halvings))) for part in parts)
 
 
 def _log_of(batches: Any) -> BatchLog:

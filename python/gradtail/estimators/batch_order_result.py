@@ -17,7 +17,8 @@ class BatchOrder:
     Attributes
     ----------
     verdict : {"reshuffle", "replacement", "fixed", "broken"} or None
-        "broken": no sound way of drawing batches does what ``faults`` says. None: these steps cannot tell.
+        "broken": no way of drawing examples with equal chances, by epochs or with replacement, does what
+        ``faults`` says. None: these steps cannot tell.
     faults : tuple of str
         Each with its evidence.
     chance : float
@@ -90,7 +91,7 @@ class BatchOrder:
         if self.unseen is not None:
             lines.append(f"  {self.unseen} examples never came")
         if self.verdict not in (None, "replacement"):
-            what = "a sound sampler" if self.verdict == "broken" else "another way of drawing"
+            what = "a sampler of equal chances" if self.verdict == "broken" else "another way of drawing"
             lines.append(f"  chance that {what} shows this: " + _chance(self.chance))
         if self.followed < 1:
             lines.append(f"  counted are the occurrences of {100 * self.followed:.3g} % of the examples")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -44,6 +44,8 @@ class NoiseScale:
     nonfinite : int
         Steps or batches left out.
     warnings : tuple of str
+    unit : {"examples", "micro-batches"}
+        What ``value`` counts, and ``trace`` is that of one of: micro-batches where their size was not told.
     """
 
     trace: float
@@ -57,10 +59,11 @@ class NoiseScale:
     sketched: bool
     nonfinite: int
     warnings: tuple[str, ...] = ()
+    unit: Literal["examples", "micro-batches"] = "examples"
 
     @property
     def value(self) -> float:
-        """The noise scale, in examples; inf where ``square`` is not positive."""
+        """The noise scale, in ``unit``; inf where ``square`` is not positive."""
         if not self.square > 0:
             return math.inf
         return max(self.trace, 0.0) / self.square
@@ -98,9 +101,9 @@ class NoiseScale:
     def __str__(self) -> str:
         low, high = self.ci()
         if math.isfinite(high):
-            said = f"noise scale {self.value:.3g} examples (95 % {low:.3g} to {high:.3g})"
+            said = f"noise scale {self.value:.3g} {self.unit} (95 % {low:.3g} to {high:.3g})"
         elif low > 0:
-            said = f"noise scale at least {low:.3g} examples (95 %), no upper bound"
+            said = f"noise scale at least {low:.3g} {self.unit} (95 %), no upper bound"
         else:
             said = "noise scale open: neither bound is known"
         lines = [
@@ -266,7 +269,7 @@ def noise_scale_from_batches(
 
 
 def noise_scale_from_micro(
-    records: Iterable[MicroBatches], *, batch_size: int, buckets: int | None = None
+    records: Iterable[MicroBatches], *, batch_size: int | None = None, buckets: int | None = None
 ) -> NoiseScale:
     """Estimate the noise scale from the micro-batches of accumulated steps.
 
@@ -274,8 +277,8 @@ def noise_scale_from_micro(
     ----------
     records : iterable of objects with ``batches``, ``mean_square`` and ``sum_square``
         One a step, such as ``monitor.micro.records``; those of a single micro-batch are left out.
-    batch_size : int
-        Examples in a micro-batch.
+    batch_size : int, optional
+        Examples in a micro-batch. Default: not known, and the result is in micro-batches.
     buckets : int, optional
         Of the sketch that both squares are those of.
 
@@ -305,7 +308,7 @@ def noise_scale_from_micro(
     15.4
     """
     some = [record for record in records if record.batches > 1]
-    size = _examples(batch_size, "batch_size", ())[()]
+    size = _examples(1 if batch_size is None else batch_size, "batch_size", ())[()]
     n = np.array([record.batches for record in some], np.float64)
     small = np.array([record.mean_square for record in some], np.float64) * n**2
     big = np.array([record.sum_square for record in some], np.float64)
@@ -313,7 +316,8 @@ def noise_scale_from_micro(
         raise ValueError(
             f"records: expected at least {FEWEST} steps of two micro-batches or more, got {len(some)}"
         )
-    return noise_scale(small, big, small=np.full(len(some), size), big=n * size, buckets=buckets)
+    found = noise_scale(small, big, small=np.full(len(some), size), big=n * size, buckets=buckets)
+    return replace(found, unit="micro-batches") if batch_size is None else found
 
 
 def _kurtosis(away: FloatArray) -> float:

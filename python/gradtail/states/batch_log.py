@@ -13,6 +13,9 @@ from gradtail.states.hashing import mix64
 IntArray = npt.NDArray[np.int64]
 UIntArray = npt.NDArray[np.uint64]
 
+_ROWS = 7
+_NONE = -1, int(np.iinfo(np.int64).max)  # largest and smallest of no index
+
 MOST_STEPS = 1 << 16
 MOST_IDS = 1 << 18
 
@@ -68,7 +71,7 @@ class BatchLog:
     halvings : int
         Followed is a share 2**-halvings of all examples.
     largest, smallest : int
-        Of all indices seen.
+        Of all indices of the steps that are kept or were dropped; -1 and 2**63 - 1 of none.
     dropped : int
         Steps that are not kept any more.
 
@@ -83,11 +86,11 @@ class BatchLog:
 
     def __init__(self, most_steps: int = MOST_STEPS, most_ids: int = MOST_IDS) -> None:
         self._most_steps, self._most_ids = most_steps, most_ids
-        self._table = np.zeros((5, 64), np.int64)
+        self._table = np.zeros((_ROWS, 64), np.int64)
         self._ids = np.zeros(1024, np.int64)
         self._length = self._held = 0
         self.halvings = self.dropped = 0
-        self.largest, self.smallest = -1, np.iinfo(np.int64).max
+        self._before = _NONE  # largest and smallest index of the steps that are dropped
 
     def __len__(self) -> int:
         return self._length
@@ -130,6 +133,16 @@ class BatchLog:
         """The followed examples, step by step."""
         return self._ids[: self._held]
 
+    @property
+    def largest(self) -> int:
+        """Largest index."""
+        return max(self._before[0], int(self._table[5, : self._length].max(initial=_NONE[0])))
+
+    @property
+    def smallest(self) -> int:
+        """Smallest index."""
+        return min(self._before[1], int(self._table[6, : self._length].min(initial=_NONE[1])))
+
     def add(self, step: int, batch: Any) -> None:
         """Note the batch of a step; that of the newest step again takes its place.
 
@@ -146,15 +159,15 @@ class BatchLog:
             words = mix64(mix64(given.view(np.uint64)) + np.uint64(1))
             whole = words.sum(dtype=np.uint64).view(np.int64)
         first = np.append(True, given[1:] != given[:-1])
-        self.largest = max(self.largest, int(given[-1]))
-        self.smallest = min(self.smallest, int(given[0]))
         single = given[first]
         single = single[is_followed(single, self.halvings)]
         self._make_room(len(single))
         end = self._held + len(single)
         self._ids[self._held : end] = single
         repeated = len(given) - int(np.count_nonzero(first))
-        self._table[:, self._length] = step, whole, len(given), repeated, len(single)
+        self._table[:, self._length] = (
+            step, whole, len(given), repeated, len(single), given[-1], given[0]
+        )  # fmt: skip
         self._length, self._held = self._length + 1, end
         while self._held > self._most_ids:
             self._halve()
@@ -178,6 +191,8 @@ class BatchLog:
     def _drop(self, steps: int) -> None:
         """Forget the oldest steps."""
         gone = int(self.counts[:steps].sum())
+        ends = self._table[5:, :steps]
+        self._before = max(self._before[0], int(ends[0].max())), min(self._before[1], int(ends[1].min()))
         self._ids[: self._held - gone] = self.ids[gone:].copy()
         self._table[:, : self._length - steps] = self._table[:, steps : self._length].copy()
         self._length, self._held, self.dropped = self._length - steps, self._held - gone, self.dropped + steps
@@ -198,7 +213,7 @@ class BatchLog:
         return {
             "table": self._table[:, : self._length].copy(),
             "ids": self.ids.copy(),
-            "numbers": [self.halvings, self.dropped, self.largest, self.smallest],
+            "numbers": [self.halvings, self.dropped, *self._before],
         }
 
     @classmethod
@@ -206,7 +221,7 @@ class BatchLog:
         """Rebuild a log; KeyError, TypeError or ValueError if it is none."""
         table, ids = np.asarray(state["table"], np.int64), np.asarray(state["ids"], np.int64)
         halvings, dropped, largest, smallest = (int(n) for n in state["numbers"])
-        fits = table.ndim == 2 and len(table) == 5 and ids.ndim == 1 and 0 <= halvings < 64
+        fits = table.ndim == 2 and len(table) == _ROWS and ids.ndim == 1 and 0 <= halvings < 64
         if not fits or np.any(np.diff(table[0]) <= 0) or np.any(table[4] < 0) or table[4].sum() != ids.size:
             raise ValueError(
                 f"state: expected rising steps and their examples, got {table.shape} and {ids.shape}"
@@ -215,5 +230,5 @@ class BatchLog:
         new._length, new._held = table.shape[1], ids.size
         new._table = np.pad(table, ((0, 0), (0, 64 - min(64, table.shape[1]))))
         new._ids = np.pad(ids, (0, max(0, 1024 - ids.size)))
-        new.halvings, new.dropped, new.largest, new.smallest = halvings, dropped, largest, smallest
+        new.halvings, new.dropped, new._before = halvings, dropped, (largest, smallest)
         return new

@@ -230,7 +230,7 @@ class Readings:
         """Return the cosine of each gradient with an earlier one: :meth:`gradtail.GradientStream.cosines`."""
         return self.stream.cosines(group, lag)
 
-    def noise_scale(self, group: str | None = None, *, batch_size: int = 1) -> NoiseScale:
+    def noise_scale(self, group: str | None = None, *, batch_size: int | None = None) -> NoiseScale:
         """Estimate the noise scale, or critical batch size, from the micro-batches of :meth:`micro_step`.
 
         See :func:`gradtail.noise_scale_from_micro`.
@@ -240,8 +240,8 @@ class Readings:
         group : str, optional
             A parameter's group, or a dotted prefix of several, such as a layer: by its sketches of 128
             buckets, whose error is in the interval. Default: the whole, by the stream's sketch.
-        batch_size : int, default 1
-            Examples in a micro-batch. By default the result is in micro-batches.
+        batch_size : int, optional
+            Examples in a micro-batch. By default the result is in micro-batches, and says so.
 
         Returns
         -------
