@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib.util
 import os
@@ -70,11 +71,13 @@ def folder() -> Path:
 
 
 def make(target: Path, command: list[str]) -> Path:
-    """Run a command that writes the target. Several processes may: each writes a file of its own."""
-    if not target.exists():
-        unfinished = target.with_name(f"{target.stem}.{os.getpid()}{target.suffix}")
-        run([*command, "-o", str(unfinished)])
-        os.replace(unfinished, target)
+    """Run a command that writes the target; of several processes one does, and the others wait for it."""
+    with target.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # which a process that dies lets go
+        if not target.exists():
+            unfinished = target.with_name(f"{target.stem}.{os.getpid()}{target.suffix}")
+            run([*command, "-o", str(unfinished)])
+            os.replace(unfinished, target)
     return target
 
 
