@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import importlib.util
 import os
@@ -72,6 +71,8 @@ def folder() -> Path:
 
 def make(target: Path, command: list[str]) -> Path:
     """Run a command that writes the target; of several processes one does, and the others wait for it."""
+    import fcntl  # of Linux, as all of this
+
     with target.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # which a process that dies lets go
         if not target.exists():
