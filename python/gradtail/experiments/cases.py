@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gradtail.experiments.datasets import Images
-from gradtail.experiments.studies import RESULTS, BadOption, duration
+from gradtail.experiments.studies import INTERRUPTED, RESULTS, BadOption, duration
 from gradtail.torch.interrupts import Interrupts
 
 Case = dict[str, Any]
@@ -72,6 +72,16 @@ def go_through(
         left = (time.perf_counter() - began) / (i + 1) * (len(items) - i - 1)
         if i + 1 < len(items):
             print(f"{duration(left)} left", file=sys.stderr, flush=True)
+
+
+def told(out: Path, table: str, complete: bool) -> int:
+    """Print a table and where everything is, and return the exit code."""
+    print(table)
+    print(f"\nWritten to {out}: results.json, table.txt and the pictures.")
+    if complete:
+        return 0
+    print("Not complete: the same command goes on from here.", file=sys.stderr)
+    return INTERRUPTED
 
 
 def checksum(images: Images) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gradtail.experiments import epoch_noise_figures
-from gradtail.experiments.cases import checksum, go_through, missing, read_results
+from gradtail.experiments.cases import checksum, go_through, missing, read_results, told
 from gradtail.experiments.datasets import Images
 from gradtail.experiments.epoch_noise_network import (
     Minimum,
@@ -32,7 +32,6 @@ from gradtail.experiments.epoch_noise_theory import (
     examine_squares,
 )
 from gradtail.experiments.studies import (
-    INTERRUPTED,
     BadOption,
     images_of,
     machine,
@@ -115,12 +114,7 @@ def run(settings: Settings, *, progress: bool | None = None) -> int:
         study.run(interrupts)
     data = study.write()
     epoch_noise_figures.write(settings.out, data)
-    print(table(data))
-    print(f"\nWritten to {settings.out}: results.json, table.txt and the pictures.")
-    if data["complete"]:
-        return 0
-    print("Not complete: the same command goes on from here.", file=sys.stderr)
-    return INTERRUPTED
+    return told(settings.out, table(data), data["complete"])
 
 
 class _Study:

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from gradtail.experiments import heavy_tail_figures, heavy_tail_squares
-from gradtail.experiments.cases import checksum, go_through, missing, read_results
+from gradtail.experiments.cases import checksum, go_through, missing, read_results, told
 from gradtail.experiments.datasets import Images
 from gradtail.experiments.heavy_tail_network import BATCHES, RATES, Network
 from gradtail.experiments.heavy_tail_network import examine as examine_network
 from gradtail.experiments.heavy_tail_squares import POINTS, Squares
 from gradtail.experiments.heavy_tail_table import orders, table
-from gradtail.experiments.studies import INTERRUPTED, images_of, machine, make_folder, write_results
+from gradtail.experiments.studies import images_of, machine, make_folder, write_results
 from gradtail.torch.interrupts import Interrupts
 
 SCHEMA = "gradtail.HeavyTailSGD/1"
@@ -90,12 +90,7 @@ def run(settings: Settings, *, progress: bool | None = None) -> int:
         study.run(interrupts)
     data = study.write()
     heavy_tail_figures.write(settings.out, data)
-    print(table(data))
-    print(f"\nWritten to {settings.out}: results.json, table.txt and the pictures.")
-    if data["complete"]:
-        return 0
-    print("Not complete: the same command goes on from here.", file=sys.stderr)
-    return INTERRUPTED
+    return told(settings.out, table(data), data["complete"])
 
 
 class _Study:

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from gradtail.experiments import hessian_figures
-from gradtail.experiments.cases import checksum, go_through, missing, read_results
+from gradtail.experiments.cases import checksum, go_through, missing, read_results, told
 from gradtail.experiments.classifiers import Training
 from gradtail.experiments.datasets import MNIST, Images
 from gradtail.experiments.gpt import GPTConfig
@@ -67,12 +67,7 @@ def run(settings: Settings, *, progress: bool | None = None, language: GPTConfig
         return INTERRUPTED
     data = study.write()
     hessian_figures.write(settings.out, groups(data), data)
-    print(table(data))
-    print(f"\nWritten to {settings.out}: results.json, table.txt and the pictures.")
-    if data["complete"]:
-        return 0
-    print("Not complete: the same command goes on from here.", file=sys.stderr)
-    return INTERRUPTED
+    return told(settings.out, table(data), data["complete"])
 
 
 class _Study:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gradtail.experiments import tail_index_figures
-from gradtail.experiments.cases import checksum, go_through, missing, read_results
+from gradtail.experiments.cases import checksum, go_through, missing, read_results, told
 from gradtail.experiments.datasets import DIGITS, Images
 from gradtail.experiments.studies import (
     INTERRUPTED,
@@ -154,12 +154,7 @@ def run(settings: Settings, *, progress: bool | None = None) -> int:
         return INTERRUPTED
     data = study.write()
     tail_index_figures.write(settings.out, data)
-    print(table(data))
-    print(f"\nWritten to {settings.out}: results.json, table.txt and the pictures.")
-    if data["complete"]:
-        return 0
-    print("Not complete: the same command goes on from here.", file=sys.stderr)
-    return INTERRUPTED
+    return told(settings.out, table(data), data["complete"])
 
 
 class _Study:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Literal
 
@@ -11,13 +12,13 @@ from gradtail.states.packed import PackedTable
 from gradtail.stream.state import State
 
 
-class StableReadings:
+class StableReadings(ABC):
     """What a stream tells of the sums of neighbours that its pass has taken."""
 
     @property
+    @abstractmethod
     def _state(self) -> State:
         """The states, up to date."""
-        raise NotImplementedError
 
     def stable_index(
         self,
